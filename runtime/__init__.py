@@ -1,0 +1,1 @@
+"""Run an exported model folder on arrays: numpy, onnxruntime, OpenCV, Pillow and pydantic, no torch."""

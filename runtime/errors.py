@@ -1,0 +1,99 @@
+"""Every failure that the runtime and the service can name.
+
+    ClearwatchError
+    ├── ImageError                what was sent is no usable image
+    │   ├── UnreadableImage       bytes that no decoder accepts, or that end too early
+    │   ├── UnsupportedImage      a format we do not read, or not the one that was claimed
+    │   └── ImageTooLarge         more bytes, pixels or images than the limits allow
+    ├── InvalidInput              an argument outside what the model or the call accepts
+    ├── ModelError
+    │   ├── ModelNotFound         no model of that name
+    │   ├── ModelNotReady         the model is there but has not passed its checks
+    │   ├── TaskNotSupported      the model exists and cannot do this
+    │   └── ModelFolderInvalid    checksum, signature, manifest or golden output disagree
+    ├── CameraNotFound            nothing is kept of that camera
+    ├── FrameOutOfOrder           a frame older than one already seen of that camera
+    ├── DeviceUnavailable         the named execution provider is not on this machine
+    ├── Unauthorized              no bearer token, or a wrong one
+    ├── Overloaded                the queue is full
+    ├── TimedOut                  the request waited longer than its deadline
+    └── ShuttingDown              the service finishes what it has and takes no more
+
+The messages are safe to show to a caller and say what to do. Nothing here knows of HTTP.
+"""
+
+
+class ClearwatchError(Exception):
+    """The root of the tree."""
+
+
+class ImageError(ClearwatchError):
+    """What was sent is no usable image."""
+
+
+class UnreadableImage(ImageError):
+    """The bytes are no image, or end too early."""
+
+
+class UnsupportedImage(ImageError):
+    """The format is not one we read, or not the one that was claimed."""
+
+
+class ImageTooLarge(ImageError):
+    """More bytes, pixels or images than the limits allow."""
+
+
+class InvalidInput(ClearwatchError):
+    """An argument is outside what the model or the call accepts."""
+
+
+class ModelError(ClearwatchError):
+    """A model cannot do what was asked."""
+
+
+class ModelNotFound(ModelError):
+    """No model has that name."""
+
+
+class ModelNotReady(ModelError):
+    """The model is there but has not passed its checks."""
+
+
+class TaskNotSupported(ModelError):
+    """The model exists and cannot do this task."""
+
+
+class ModelFolderInvalid(ModelError):
+    """A model folder breaks its promise: the message names the file, what was expected and what was found."""
+
+
+class CameraNotFound(ClearwatchError):
+    """Nothing is kept of that camera."""
+
+
+class FrameOutOfOrder(ClearwatchError):
+    """A frame is older than one already seen of that camera."""
+
+
+class DeviceUnavailable(ClearwatchError):
+    """The named execution provider is not on this machine."""
+
+
+class Unauthorized(ClearwatchError):
+    """The bearer token is missing or wrong."""
+
+
+class Overloaded(ClearwatchError):
+    """The queue is full."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TimedOut(ClearwatchError):
+    """The request waited longer than its deadline."""
+
+
+class ShuttingDown(ClearwatchError):
+    """The service finishes what it has accepted and takes no more."""

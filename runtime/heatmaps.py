@@ -1,0 +1,64 @@
+"""Anomaly maps as people look at them: colours on the calibrated scale, overlays, and boxes around regions."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from runtime.images import Pixels
+from runtime.manifest import Calibration
+from runtime.model import Floats
+
+OVERLAY_OPACITY = 0.6
+MAX_REGIONS = 20
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected area above the map threshold: `box` is x1, y1, x2, y2 in 0..1, `score` its largest value."""
+
+    box: tuple[float, float, float, float]
+    score: float
+
+
+def colour(anomaly_map: Floats, calibration: Calibration, height: int, width: int) -> Pixels:
+    """Draw a [h, w] map as [height, width, 3] RGB on a fixed scale.
+
+    Black is what a normal pixel shows, the middle of the scale is the map threshold: the same colour means the
+    same error in every frame. Scaling each frame by itself would make every normal frame glow.
+    """
+    heat = _heat(anomaly_map, calibration, height, width)
+    colours = cv2.cvtColor(cv2.applyColorMap(heat, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    return np.asarray(colours, np.uint8)
+
+
+def overlay(frame: Pixels, anomaly_map: Floats, calibration: Calibration) -> Pixels:
+    """Lay the heat map over a [h, w, c] frame, the more opaque the hotter; return RGB of the frame's size."""
+    height, width = frame.shape[:2]
+    heat = _heat(anomaly_map, calibration, height, width)[..., None].astype(np.float32) / 255
+    colours = colour(anomaly_map, calibration, height, width)
+    opacity = OVERLAY_OPACITY * np.minimum(1.0, 2.0 * heat)
+    base = np.broadcast_to(frame, (height, width, 3))
+    return np.rint(base * (1 - opacity) + colours * opacity).astype(np.uint8)
+
+
+def _heat(anomaly_map: Floats, calibration: Calibration, height: int, width: int) -> Pixels:
+    span = max(2 * (calibration.map_threshold - calibration.map_low), 1e-12)
+    heat = np.clip((anomaly_map - calibration.map_low) / span, 0, 1).astype(np.float32)
+    scaled = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.rint(scaled * 255).astype(np.uint8)
+
+
+def regions(anomaly_map: Floats, calibration: Calibration) -> list[Region]:
+    """Return the connected regions above the calibrated map threshold, the strongest first."""
+    height, width = anomaly_map.shape
+    above = (anomaly_map > calibration.map_threshold).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
+    found = []
+    for label in range(1, count):  # 0 is the background
+        left, top, wide, tall = (int(value) for value in stats[label, :4])
+        inside = labels[top : top + tall, left : left + wide] == label
+        score = float(anomaly_map[top : top + tall, left : left + wide][inside].max())
+        box = (left / width, top / height, (left + wide) / width, (top + tall) / height)
+        found.append(Region(box, score))
+    return sorted(found, key=lambda region: -region.score)[:MAX_REGIONS]

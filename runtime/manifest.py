@@ -1,0 +1,210 @@
+"""The contract: what a model folder promises. `training` writes it, `runtime` holds it to its word."""
+
+import bisect
+import hashlib
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from runtime.errors import ModelFolderInvalid
+
+MANIFEST_FILE = "manifest.json"
+
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Frozen(BaseModel):
+    """Immutable, and refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Task(StrEnum):
+    """What a model can be asked to do; the service offers each as one endpoint."""
+
+    DENOISE = "denoise"
+    RECONSTRUCT = "reconstruct"
+    SCORE = "score"
+    SAMPLE = "sample"
+    ENCODE = "encode"
+
+
+class Tensor(Frozen):
+    """A named input or output of a graph; a text in `shape` is a dimension that may vary."""
+
+    name: str
+    dtype: Literal["uint8", "float32"]
+    shape: tuple[int | str, ...]
+
+
+class File(Frozen):
+    """A file of the folder, with the checksum it must have."""
+
+    file: FileName
+    sha256: Sha256
+    bytes: int = Field(gt=0)
+
+
+class Graph(File):
+    """An ONNX file and the signature it must have."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+class Graphs(Frozen):
+    """The ONNX graphs of a model: all pixel arithmetic is inside them.
+
+    `autoencoder`: frames (and `noise_level`, for a denoiser) -> reconstruction, anomaly_map, anomaly_score, latent.
+    `generator`: latent -> samples. `noise_estimator`: frames -> noise_level.
+    """
+
+    autoencoder: Graph
+    generator: Graph | None = None
+    noise_estimator: Graph | None = None
+
+    def present(self) -> dict[str, Graph]:
+        """Return the graphs that are there, by name."""
+        named = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: graph for name, graph in named.items() if graph is not None}
+
+
+class FrameInput(Frozen):
+    """The geometry of `frames`: uint8 [batch, height, width, channels], or [batch, time, ...] for a clip.
+
+    Without `height` and `width` the model takes any size, and frames too large for memory are tiled: tiles start
+    at multiples of `stride` and overlap by `receptive_field` pixels, so that a tile equals the whole.
+    """
+
+    channels: Literal[1, 3]
+    height: int | None = Field(None, gt=0)
+    width: int | None = Field(None, gt=0)
+    time: int = Field(1, gt=0, description="frames in a clip")
+    stride: int = Field(1, gt=0, description="pixels")
+    receptive_field: int = Field(0, ge=0, description="pixels that an output pixel looks at, to each side")
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> "FrameInput":
+        if (self.height is None) != (self.width is None):
+            raise ValueError("height and width must both be given or both be absent")
+        return self
+
+
+class Noise(Frozen):
+    """The noise that a denoiser was trained for; levels are RMS errors on the 0..255 scale."""
+
+    description: str
+    minimum_level: float = Field(ge=0)
+    maximum_level: float = Field(gt=0)
+
+
+class Calibration(Frozen):
+    """What held-out normal frames score, and the default threshold that follows from it."""
+
+    scores: tuple[float, ...] = Field(min_length=1, description="ascending; evenly thinned if count is larger")
+    count: int = Field(gt=0, description="normal frames scored")
+    threshold: float
+    false_alarm_rate: float = Field(gt=0, lt=1, description="share of normal frames the threshold lets alarm")
+    map_low: float = Field(description="median pixel of the anomaly maps: the cold end of a heat map")
+    map_threshold: float = Field(description="map value above which a region is reported")
+    source: str = Field(description="which frames")
+
+    def p_value(self, score: float) -> float:
+        """Return the conformal p-value (1 + #{normal scores >= score}) / (1 + n); Vovk et al. 2005.
+
+        With thinned scores the count is scaled back up to all n frames.
+        """
+        at_least = len(self.scores) - bisect.bisect_left(self.scores, score)
+        return (1 + at_least * self.count / len(self.scores)) / (1 + self.count)
+
+
+class Metric(Frozen):
+    """One measured figure with everything needed to measure it again."""
+
+    name: str
+    value: float
+    unit: str = ""
+    data_set: str
+    protocol: str
+    seed: int | None = None
+
+
+class Provenance(Frozen):
+    """Where the weights come from."""
+
+    created: str = Field(description="RFC 3339")
+    commit: str
+    libraries: dict[str, str]
+    config: JsonValue = Field(description="the resolved training configuration")
+    initialised_from: str | None = None
+
+
+class Manifest(Frozen):
+    """`manifest.json`, whole."""
+
+    schema_version: Literal[1] = 1
+    name: ModelName
+    version: str = Field(pattern=r"^[0-9A-Za-z.+-]{1,32}$")
+    kind: str
+    description: str
+    licence: str
+    tasks: tuple[Task, ...] = Field(min_length=1)
+    input: FrameInput
+    graphs: Graphs
+    golden: File
+    parameters: int = Field(gt=0, description="trained weights")
+    latent_dim: int | None = Field(None, gt=0)
+    noise: Noise | None = None
+    calibration: Calibration | None = None
+    metrics: tuple[Metric, ...] = ()
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _tasks_have_their_tensors(self) -> "Manifest":
+        outputs = {tensor.name for tensor in self.graphs.autoencoder.outputs}
+        needed = {
+            Task.DENOISE: "reconstruction",
+            Task.RECONSTRUCT: "reconstruction",
+            Task.SCORE: "anomaly_score",
+            Task.ENCODE: "latent",
+        }
+        for task in self.tasks:
+            if task in needed and needed[task] not in outputs:
+                raise ValueError(f"task {task} needs the output {needed[task]}, which the graph does not have")
+        if Task.SAMPLE in self.tasks and (self.graphs.generator is None or self.latent_dim is None):
+            raise ValueError("task sample needs a generator graph and latent_dim")
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """Identify the weights: the checksum of the first graph, or of all checksums where there are several."""
+        sums = [graph.sha256 for graph in self.graphs.present().values()]
+        return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check `folder/manifest.json`; raise ModelFolderInvalid with the file and the offending keys."""
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelFolderInvalid(f"{path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors()[:5])
+        raise ModelFolderInvalid(f"{path}: {found}") from error
+    if manifest.name != folder.name:
+        raise ModelFolderInvalid(
+            f"{path}: the name is {manifest.name!r} but the folder is {folder.name!r}; they must agree"
+        )
+    return manifest
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Write `folder/manifest.json`, indented for people and stable for diffs."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,192 @@
+"""Open a model folder, hold it to its manifest, and run it: frames in, named arrays out."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from runtime.devices import Device, open_session
+from runtime.errors import InvalidInput, ModelFolderInvalid, TaskNotSupported
+from runtime.images import Pixels, resize
+from runtime.manifest import File, Graph, Manifest, Task, Tensor, read_manifest
+
+Floats = npt.NDArray[np.float32]
+Arrays = dict[str, npt.NDArray[np.generic]]
+
+# What a re-run of the golden input may differ by: other CPUs and GPUs sum in another order.
+GOLDEN_LEVELS = 1  # of 255, on uint8 outputs
+GOLDEN_RTOL = 1e-3  # of the largest magnitude, on float outputs
+
+# Noise is judged on all pixels of a frame up to this size, else on a grid of crops.
+ESTIMATE_MAX_PIXELS = 1_000_000
+ESTIMATE_CROP = 320
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What an autoencoder graph answers for a batch; None where the model has no such output."""
+
+    reconstruction: Pixels | None = None  # [batch, h, w, c]
+    anomaly_map: Floats | None = None  # [batch, h, w], at the resolution of the model's input
+    anomaly_score: Floats | None = None  # [batch]
+    latent: Floats | None = None  # [batch, latent_dim]
+
+    def __getitem__(self, index: int) -> "Outputs":
+        """Return one frame's outputs, without the batch axis."""
+        fields = {name: value[index] for name, value in vars(self).items() if value is not None}
+        return Outputs(**fields)
+
+
+class Model:
+    """A verified model folder with its graphs open on a device. Safe to call from several threads."""
+
+    def __init__(self, manifest: Manifest, device: Device, sessions: Mapping[str, ort.InferenceSession]) -> None:
+        self.manifest = manifest
+        self.device = device
+        self._sessions = sessions
+
+    @classmethod
+    def open(cls, folder: Path, device: Device) -> "Model":
+        """Open and verify a folder: manifest, checksums, signatures, golden input (which warms it up too).
+
+        Raises ModelFolderInvalid naming the file, the expected and the found value.
+        """
+        manifest = read_manifest(folder)
+        golden = _golden_arrays(folder, manifest.golden)
+        sessions = {}
+        for name, graph in manifest.graphs.present().items():
+            path = folder / graph.file
+            sessions[name] = _open_graph(path, _verified(path, graph), device)
+            _check_signature(path, graph, sessions[name])
+            _check_golden(path, name, sessions[name], golden)
+        return cls(manifest, device, sessions)
+
+    def fit(self, pixels: Pixels) -> Pixels:
+        """Scale [h, w, c] pixels to the input size of the model, where it has one."""
+        height, width = self.manifest.input.height, self.manifest.input.width
+        return pixels if height is None or width is None else resize(pixels, height, width)
+
+    def run(self, frames: Pixels, noise_level: Floats | None = None) -> Outputs:
+        """Run the autoencoder on uint8 [batch, (time,) h, w, c]; `noise_level` [batch] on the 0..255 scale."""
+        inputs: Arrays = {"frames": frames}
+        if noise_level is not None:
+            inputs["noise_level"] = noise_level
+        return Outputs(**self._run("autoencoder", inputs))  # type: ignore[arg-type]
+
+    def generate(self, latents: Floats) -> Pixels:
+        """Decode latents [n, latent_dim] to uint8 samples [n, h, w, c]."""
+        dim = self.manifest.latent_dim
+        if latents.ndim != 2 or latents.shape[1] != dim or not np.isfinite(latents).all():
+            raise InvalidInput(
+                f"latents must be finite numbers of shape [n][{dim}] for {self.manifest.name}; "
+                f"found shape {list(latents.shape)}"
+            )
+        return np.asarray(self._run("generator", {"latent": latents})["samples"], np.uint8)
+
+    def estimate_noise_level(self, frame: Pixels) -> float:
+        """Estimate the noise of one [h, w, c] frame: RMS error on the 0..255 scale.
+
+        Frames over a megapixel are judged by the median over nine crops on a grid.
+        """
+        levels = self._run("noise_estimator", {"frames": _noise_crops(frame)})["noise_level"]
+        return float(np.median(levels.astype(np.float32)))
+
+    def require(self, task: Task) -> None:
+        """Raise TaskNotSupported unless the model can do the task."""
+        if task not in self.manifest.tasks:
+            offered = ", ".join(self.manifest.tasks)
+            raise TaskNotSupported(f"{self.manifest.name} cannot {task}; it can {offered}")
+
+    def _run(self, graph: str, inputs: Arrays) -> Arrays:
+        session = self._sessions[graph]
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def _noise_crops(frame: Pixels) -> Pixels:
+    """Return [n, h, w, c]: the frame itself, or nine crops of a large one."""
+    height, width, _ = frame.shape
+    if height * width <= ESTIMATE_MAX_PIXELS:
+        return frame[None]
+    tall, wide = min(ESTIMATE_CROP, height), min(ESTIMATE_CROP, width)
+    tops = np.linspace(0, height - tall, 3).astype(int)
+    lefts = np.linspace(0, width - wide, 3).astype(int)
+    return np.stack([frame[y : y + tall, x : x + wide] for y in tops for x in lefts])
+
+
+def _verified(path: Path, expected: File) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelFolderInvalid(f"{path}: cannot be read ({error.strerror})") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected.sha256:
+        raise ModelFolderInvalid(
+            f"{path}: sha256 should be {expected.sha256} ({expected.bytes} bytes) "
+            f"and is {found} ({len(data)} bytes); copy the folder again or export the model anew"
+        )
+    return data
+
+
+def _golden_arrays(folder: Path, golden: File) -> Arrays:
+    path = folder / golden.file
+    _verified(path, golden)
+    with np.load(path, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def _open_graph(path: Path, data: bytes, device: Device) -> ort.InferenceSession:
+    try:
+        return open_session(data, device)
+    except ort.capi.onnxruntime_pybind11_state.OrtException as error:
+        raise ModelFolderInvalid(f"{path}: onnxruntime cannot open it: {error}") from error
+
+
+def _check_signature(path: Path, graph: Graph, session: ort.InferenceSession) -> None:
+    found = {
+        "inputs": tuple(_tensor(node) for node in session.get_inputs()),
+        "outputs": tuple(_tensor(node) for node in session.get_outputs()),
+    }
+    for side, tensors in found.items():
+        expected: tuple[Tensor, ...] = getattr(graph, side)
+        if tensors != expected:
+            raise ModelFolderInvalid(f"{path}: {side} should be {_signature(expected)} and are {_signature(tensors)}")
+
+
+def _tensor(node: ort.NodeArg) -> Tensor:
+    dtype = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}.get(node.type, node.type)
+    return Tensor.model_construct(name=node.name, dtype=dtype, shape=tuple(node.shape))
+
+
+def _signature(tensors: tuple[Tensor, ...]) -> str:
+    return ", ".join(f"{tensor.name} {tensor.dtype}{list(tensor.shape)}" for tensor in tensors)
+
+
+def _check_golden(path: Path, name: str, session: ort.InferenceSession, golden: Arrays) -> None:
+    """Run the input stored at export and compare every output with the one stored beside it."""
+    prefix_in, prefix_out = f"{name}.in.", f"{name}.out."
+    inputs = {key.removeprefix(prefix_in): value for key, value in golden.items() if key.startswith(prefix_in)}
+    outputs = [output.name for output in session.get_outputs()]
+    try:
+        found = dict(zip(outputs, session.run(outputs, inputs), strict=True))
+    except (ort.capi.onnxruntime_pybind11_state.OrtException, ValueError) as error:
+        raise ModelFolderInvalid(f"{path}: fails on its golden input: {error}") from error
+    for output in outputs:
+        key = prefix_out + output
+        if key not in golden:
+            raise ModelFolderInvalid(f"{path}: the golden file holds no {key}")
+        _check_close(f"{path}: golden output {output}", golden[key], found[output])
+
+
+def _check_close(what: str, expected: npt.NDArray[np.generic], found: npt.NDArray[np.generic]) -> None:
+    if expected.shape != found.shape:
+        raise ModelFolderInvalid(f"{what} should have shape {expected.shape} and has {found.shape}")
+    apart = float(np.abs(expected.astype(np.float64) - found.astype(np.float64)).max(initial=0.0))
+    largest = float(np.abs(expected.astype(np.float64)).max(initial=0.0))
+    allowed = float(GOLDEN_LEVELS) if expected.dtype == np.uint8 else GOLDEN_RTOL * largest
+    if not apart <= allowed:  # a NaN is refused too
+        raise ModelFolderInvalid(f"{what} differs by {apart:.6g}; at most {allowed:.6g} is allowed")

@@ -39,14 +39,15 @@ def overlay(frame: Pixels, anomaly_map: Floats, calibration: Calibration) -> Pix
     colours = colour(anomaly_map, calibration, height, width)
     opacity = OVERLAY_OPACITY * np.minimum(1.0, 2.0 * heat)
     base = np.broadcast_to(frame, (height, width, 3))
-    return np.rint(base * (1 - opacity) + colours * opacity).astype(np.uint8)
+    mixed: Floats = base * (1 - opacity) + colours * opacity
+    return np.rint(mixed).astype(np.uint8)
 
 
 def _heat(anomaly_map: Floats, calibration: Calibration, height: int, width: int) -> Pixels:
     span = max(2 * (calibration.map_threshold - calibration.map_low), 1e-12)
     heat = np.clip((anomaly_map - calibration.map_low) / span, 0, 1).astype(np.float32)
     scaled = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.rint(scaled * 255).astype(np.uint8)
+    return np.asarray(np.rint(scaled * 255), np.uint8)
 
 
 def regions(anomaly_map: Floats, calibration: Calibration) -> list[Region]:

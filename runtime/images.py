@@ -95,7 +95,7 @@ def decode(
     found = sniff(data)
     if claimed is not None and found is not claimed:
         raise UnsupportedImage(
-            f"the content type says {claimed.value.media_type} but the bytes are {found.value.media_type}; correct the header"
+            f"the content type says {claimed.value.media_type} but the bytes are {found.value.media_type}"
         )
     try:
         return _decode(data, found, channels, limits)

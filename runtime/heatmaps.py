@@ -39,8 +39,7 @@ def overlay(frame: Pixels, anomaly_map: Floats, calibration: Calibration) -> Pix
     colours = colour(anomaly_map, calibration, height, width)
     opacity = OVERLAY_OPACITY * np.minimum(1.0, 2.0 * heat)
     base = np.broadcast_to(frame, (height, width, 3))
-    mixed: Floats = base * (1 - opacity) + colours * opacity
-    return np.rint(mixed).astype(np.uint8)
+    return np.asarray(np.rint(base * (1 - opacity) + colours * opacity), np.uint8)
 
 
 def _heat(anomaly_map: Floats, calibration: Calibration, height: int, width: int) -> Pixels:

@@ -14,11 +14,30 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from runtime.errors import ImageTooLarge, UnreadableImage, UnsupportedImage
+from runtime import headers
+from runtime.errors import ImageError, ImageTooLarge, UnreadableImage, UnsupportedImage
 
 Pixels = npt.NDArray[np.uint8]
+
+# Pillow's own limit is one number for the whole process and fixed at 179 million pixels; ours are in `Limits` and
+# looked at in every header.
+Image.MAX_IMAGE_PIXELS = None
+
+# A progressive JPEG usually comes in ten scans. Each may be a hundred bytes long and costs a pass over all pixels.
+MAX_JPEG_SCANS = 100
+
+BMP_RUN_LENGTHS = frozenset({1, 2})  # 8 and 4 bits a pixel, as the BMP header has it
+
+GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B"})
+
+
+class _Jpeg(JpegImagePlugin.JpegImageFile):
+    """A JPEG whose EXIF block Pillow leaves alone: it would parse it for the resolution and warn of odd bytes."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -28,15 +47,17 @@ class Codec:
     name: str
     media_type: str
     suffixes: tuple[str, ...]
+    reader: type[ImageFile.ImageFile]
+    max_side: int  # pixels that its encoder can write
 
 
 class ImageFormat(Enum):
     """The formats we read and write."""
 
-    JPEG = Codec("JPEG", "image/jpeg", (".jpg", ".jpeg"))
-    PNG = Codec("PNG", "image/png", (".png",))
-    WEBP = Codec("WEBP", "image/webp", (".webp",))
-    BMP = Codec("BMP", "image/bmp", (".bmp",))
+    JPEG = Codec("JPEG", "image/jpeg", (".jpg", ".jpeg"), _Jpeg, 65_500)
+    PNG = Codec("PNG", "image/png", (".png",), PngImagePlugin.PngImageFile, 2**31 - 1)
+    WEBP = Codec("WEBP", "image/webp", (".webp",), WebPImagePlugin.WebPImageFile, 16_383)
+    BMP = Codec("BMP", "image/bmp", (".bmp",), BmpImagePlugin.BmpImageFile, 2**31 - 1)
 
 
 BY_MEDIA_TYPE = {form.value.media_type: form for form in ImageFormat} | {"image/jpg": ImageFormat.JPEG}
@@ -99,42 +120,71 @@ def decode(
         )
     try:
         return _decode(data, found, channels, limits)
-    except ImageTooLarge:
+    except ImageError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageTooLarge(f"the image has more than {limits.max_pixels} pixels") from error
     except Exception as error:  # on hostile bytes a decoder may raise anything at all
         raise UnreadableImage(f"the {found.value.name} data is damaged or truncated") from error
 
 
+def pixel_count(data: bytes) -> int:
+    """Return width x height as the header says, without decoding. Raises as `decode` does."""
+    found = sniff(data)
+    try:
+        width, height = headers.webp_size(data) if found is ImageFormat.WEBP else _open(data, found).size
+    except Exception as error:  # on hostile bytes a decoder may raise anything at all
+        raise UnreadableImage(f"the {found.value.name} data is damaged or truncated") from error
+    return width * height
+
+
+def _open(data: bytes, found: ImageFormat) -> ImageFile.ImageFile:
+    """Read the header; nothing is decoded yet. Not with Image.open: it also tries what a JPEG may be besides one."""
+    return found.value.reader(io.BytesIO(data))
+
+
 def _decode(data: bytes, found: ImageFormat, channels: int | None, limits: Limits) -> Picture:
-    with Image.open(io.BytesIO(data), formats=(found.value.name,)) as image:
-        width, height = image.size  # known from the header: nothing is decoded yet
-        if width * height > limits.max_pixels:
-            raise ImageTooLarge(
-                f"the image is {width} x {height} pixels; at most {limits.max_pixels} in all are accepted"
-            )
-        grey = image.mode in {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"}
-        if grey and channels == 3:
-            pixels = np.repeat(_grey(image), 3, axis=2)
-        elif channels == 1 or (channels is None and grey):
-            pixels = _grey(image)
-        else:
-            pixels = np.asarray(_upright(image, "RGB"))
-        return Picture(np.ascontiguousarray(pixels, np.uint8), found, grey)
+    if found is ImageFormat.WEBP:  # Pillow sets up the decoder, buffers and all, before it tells the size
+        _check_pixels(*headers.webp_size(data), limits)
+    with _open(data, found) as image:
+        _check_pixels(*image.size, limits)
+        _check_effort(image, data)
+        image.load()
+        grey = image.mode in GREY_MODES
+        plain = np.asarray(_convert(image, "L" if channels == 1 or (channels is None and grey) else "RGB"))
+        exif = image.info.get("exif")  # not always bytes: the text chunks of a PNG may bear any name
+        upright = _turn(np.atleast_3d(plain), headers.exif_orientation(exif if isinstance(exif, bytes) else b""))
+        return Picture(np.ascontiguousarray(upright), found, grey)
 
 
-def _grey(image: Image.Image) -> Pixels:
-    """Return the luma as [h, w, 1]."""
+def _check_pixels(width: int, height: int, limits: Limits) -> None:
+    if width * height > limits.max_pixels:
+        raise ImageTooLarge(f"the image is {width} x {height} pixels; at most {limits.max_pixels} in all are accepted")
+
+
+def _check_effort(image: Image.Image, data: bytes) -> None:
+    """Refuse the two codings of which a few kilobytes keep a core busy for many seconds; no camera writes them."""
+    scans = data.count(b"\xff\xda") if "progressive" in image.info else 1
+    if scans > MAX_JPEG_SCANS:
+        raise UnsupportedImage(f"the progressive JPEG has {scans} scans; at most {MAX_JPEG_SCANS} are accepted")
+    if image.info.get("compression") in BMP_RUN_LENGTHS:
+        raise UnsupportedImage("the BMP is run-length coded; send an uncompressed one, or a PNG")
+
+
+def _turn(pixels: Pixels, orientation: int) -> Pixels:
+    """Undo an EXIF orientation of [h, w, c] pixels."""
+    if orientation > 4:
+        pixels = pixels.swapaxes(0, 1)
+    rows = -1 if orientation in {3, 4, 7, 8} else 1
+    columns = -1 if orientation in {2, 3, 6, 7} else 1
+    return pixels[::rows, ::columns]
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    """Turn any mode into L or RGB, transparency laid over black."""
     if image.mode.startswith("I"):
         # Pillow's own conversion of 16-bit grey clips at 255 instead of scaling: take the high byte ourselves.
-        upright = np.asarray(ImageOps.exif_transpose(image)).astype(np.int64)
-        return (upright.clip(0, 65535) >> 8).astype(np.uint8)[..., None]
-    return np.asarray(_upright(image, "L"))[..., None]
-
-
-def _upright(image: Image.Image, mode: str) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
+        samples = np.array(image).clip(0, 65535)
+        samples[samples == image.info.get("transparency", -1)] = 0
+        image = Image.fromarray((samples >> 8).astype(np.uint8))
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
@@ -145,12 +195,21 @@ def read(path: Path, *, channels: int | None = None, limits: Limits = DEFAULT_LI
     """Decode the image file at `path`; errors name the file."""
     try:
         return decode(path.read_bytes(), channels=channels, limits=limits)
-    except (UnreadableImage, UnsupportedImage, ImageTooLarge) as error:
+    except ImageError as error:
         raise type(error)(f"{path}: {error}") from error
 
 
 def encode(pixels: Pixels, form: ImageFormat, *, quality: int = 92) -> bytes:
-    """Encode [h, w, 1] or [h, w, 3] pixels; PNG at its fastest level, for a default PNG costs more than a model."""
+    """Encode [h, w, 1] or [h, w, 3] pixels; PNG at its fastest level, for a default PNG costs more than a model.
+
+    Raises ImageTooLarge where the format cannot hold so many rows or columns.
+    """
+    height, width = pixels.shape[:2]
+    if max(height, width) > form.value.max_side:
+        raise ImageTooLarge(
+            f"the image is {width} x {height} pixels and a {form.value.name} holds at most {form.value.max_side} "
+            "a side; ask for image/png"
+        )
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     buffer = io.BytesIO()
     options = {"compress_level": 1} if form is ImageFormat.PNG else {"quality": quality}

@@ -4,6 +4,7 @@ import bisect
 import hashlib
 import json
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -41,6 +42,17 @@ class Tensor(Frozen):
     dtype: Literal["uint8", "float32"]
     shape: tuple[int | str, ...]
 
+    def __str__(self) -> str:
+        return f"{self.name} {self.dtype}{list(self.shape)}"
+
+    def agrees(self, other: "Tensor") -> bool:
+        """Tell whether both are the same but for what their varying dimensions are called."""
+        same = self.name == other.name and self.dtype == other.dtype and len(self.shape) == len(other.shape)
+        return same and all(
+            mine == its or (isinstance(mine, str) and isinstance(its, str))
+            for mine, its in zip(self.shape, other.shape, strict=True)
+        )
+
 
 class File(Frozen):
     """A file of the folder, with the checksum it must have."""
@@ -55,6 +67,14 @@ class Graph(File):
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+
+
+# The inputs that a graph must have, those that it may have, and the outputs that it may have.
+_NAMES: dict[str, tuple[set[str], set[str], set[str]]] = {
+    "autoencoder": ({"frames"}, {"noise_level"}, {"reconstruction", "anomaly_map", "anomaly_score", "latent"}),
+    "generator": ({"latent"}, set(), {"samples"}),
+    "noise_estimator": ({"frames"}, set(), {"noise_level"}),
+}
 
 
 class Graphs(Frozen):
@@ -72,6 +92,23 @@ class Graphs(Frozen):
         """Return the graphs that are there, by name."""
         named = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: graph for name, graph in named.items() if graph is not None}
+
+    @model_validator(mode="after")
+    def _tensors_have_known_names(self) -> "Graphs":
+        for name, graph in self.present().items():
+            must, may, gives = _NAMES[name]
+            inputs = {tensor.name for tensor in graph.inputs}
+            outputs = {tensor.name for tensor in graph.outputs}
+            if not (must <= inputs <= must | may and outputs and outputs <= gives):
+                raise ValueError(
+                    f"the {name} takes {_names(must | may)} and gives {_names(gives)}; "
+                    f"this one takes {_names(inputs)} and gives {_names(outputs)}"
+                )
+        return self
+
+
+def _names(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"
 
 
 class FrameInput(Frozen):
@@ -94,6 +131,11 @@ class FrameInput(Frozen):
             raise ValueError("height and width must both be given or both be absent")
         return self
 
+    @property
+    def shape(self) -> tuple[int | str, ...]:
+        """The shape of one frame: height, width, channels."""
+        return self.height or "height", self.width or "width", self.channels
+
 
 class Noise(Frozen):
     """The noise that a denoiser was trained for; levels are RMS errors on the 0..255 scale."""
@@ -101,6 +143,12 @@ class Noise(Frozen):
     description: str
     minimum_level: float = Field(ge=0)
     maximum_level: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Noise":
+        if self.minimum_level > self.maximum_level:
+            raise ValueError("minimum_level must not exceed maximum_level")
+        return self
 
 
 class Calibration(Frozen):
@@ -113,6 +161,16 @@ class Calibration(Frozen):
     map_low: float = Field(description="median pixel of the anomaly maps: the cold end of a heat map")
     map_threshold: float = Field(description="map value above which a region is reported")
     source: str = Field(description="which frames")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Calibration":
+        if any(before > after for before, after in pairwise(self.scores)):
+            raise ValueError("scores must ascend")
+        if len(self.scores) > self.count:
+            raise ValueError(f"{len(self.scores)} scores cannot come from a count of {self.count} frames")
+        if self.map_low > self.map_threshold:
+            raise ValueError("map_low must not exceed map_threshold")
+        return self
 
     def p_value(self, score: float) -> float:
         """Return the conformal p-value (1 + #{normal scores >= score}) / (1 + n); Vovk et al. 2005.
@@ -179,6 +237,31 @@ class Manifest(Frozen):
         if Task.SAMPLE in self.tasks and (self.graphs.generator is None or self.latent_dim is None):
             raise ValueError("task sample needs a generator graph and latent_dim")
         return self
+
+    @model_validator(mode="after")
+    def _tensors_have_the_stated_shapes(self) -> "Manifest":
+        expected = self._tensors()
+        for name in ("autoencoder", "generator"):
+            graph = self.graphs.present().get(name)
+            for tensor in (*graph.inputs, *graph.outputs) if graph else ():
+                if not tensor.agrees(expected[tensor.name]):
+                    raise ValueError(f"the {name} has {tensor}; it should be {expected[tensor.name]}")
+        return self
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return every tensor of the contract as this model's geometry has it."""
+        height, width, channels = self.input.shape
+        clip = (self.input.time,) if self.input.time > 1 else ()
+        tensors = (
+            Tensor(name="frames", dtype="uint8", shape=("batch", *clip, height, width, channels)),
+            Tensor(name="noise_level", dtype="float32", shape=("batch",)),
+            Tensor(name="reconstruction", dtype="uint8", shape=("batch", height, width, channels)),
+            Tensor(name="anomaly_map", dtype="float32", shape=("batch", height, width)),
+            Tensor(name="anomaly_score", dtype="float32", shape=("batch",)),
+            Tensor(name="latent", dtype="float32", shape=("batch", self.latent_dim or "latent_dim")),
+            Tensor(name="samples", dtype="uint8", shape=("batch", height, width, channels)),
+        )
+        return {tensor.name: tensor for tensor in tensors}
 
     @property
     def sha256(self) -> str:

@@ -1,7 +1,8 @@
 """Open a model folder, hold it to its manifest, and run it: frames in, named arrays out."""
 
 import hashlib
-from collections.abc import Mapping
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from runtime.devices import Device, open_session
-from runtime.errors import InvalidInput, ModelFolderInvalid, TaskNotSupported
+from runtime.errors import DeviceUnavailable, InvalidInput, ModelFolderInvalid, TaskNotSupported
 from runtime.images import Pixels, resize
 from runtime.manifest import File, Graph, Manifest, Task, Tensor, read_manifest
 
@@ -48,6 +49,7 @@ class Model:
         self.manifest = manifest
         self.device = device
         self._sessions = sessions
+        self._graphs = manifest.graphs.present()
 
     @classmethod
     def open(cls, folder: Path, device: Device) -> "Model":
@@ -71,14 +73,21 @@ class Model:
         return pixels if height is None or width is None else resize(pixels, height, width)
 
     def run(self, frames: Pixels, noise_level: Floats | None = None) -> Outputs:
-        """Run the autoencoder on uint8 [batch, (time,) h, w, c]; `noise_level` [batch] on the 0..255 scale."""
+        """Run the autoencoder on uint8 [batch, (time,) h, w, c]; `noise_level` [batch] on the 0..255 scale.
+
+        Raises InvalidInput where the arrays are not what the graph takes.
+        """
         inputs: Arrays = {"frames": frames}
         if noise_level is not None:
             inputs["noise_level"] = noise_level
         return Outputs(**self._run("autoencoder", inputs))  # type: ignore[arg-type]
 
     def generate(self, latents: Floats) -> Pixels:
-        """Decode latents [n, latent_dim] to uint8 samples [n, h, w, c]."""
+        """Decode latents [n, latent_dim] to uint8 samples [n, h, w, c].
+
+        Raises TaskNotSupported without a generator, InvalidInput for latents of another shape or not finite.
+        """
+        self.require(Task.SAMPLE)
         dim = self.manifest.latent_dim
         if latents.ndim != 2 or latents.shape[1] != dim or not np.isfinite(latents).all():
             raise InvalidInput(
@@ -90,7 +99,8 @@ class Model:
     def estimate_noise_level(self, frame: Pixels) -> float:
         """Estimate the noise of one [h, w, c] frame: RMS error on the 0..255 scale.
 
-        Frames over a megapixel are judged by the median over nine crops on a grid.
+        Frames over a megapixel are judged by the median over nine crops on a grid. Raises TaskNotSupported
+        without such a graph.
         """
         levels = self._run("noise_estimator", {"frames": _noise_crops(frame)})["noise_level"]
         return float(np.median(levels.astype(np.float32)))
@@ -101,10 +111,39 @@ class Model:
             offered = ", ".join(self.manifest.tasks)
             raise TaskNotSupported(f"{self.manifest.name} cannot {task}; it can {offered}")
 
-    def _run(self, graph: str, inputs: Arrays) -> Arrays:
-        session = self._sessions[graph]
-        names = [output.name for output in session.get_outputs()]
-        return dict(zip(names, session.run(names, inputs), strict=True))
+    def _run(self, name: str, inputs: Arrays) -> Arrays:
+        graph = self._graphs.get(name)
+        if graph is None:
+            raise TaskNotSupported(f"{self.manifest.name} has no {name} graph")
+        if not _accepts(graph.inputs, inputs):
+            expected, found = _signature(graph.inputs), _signature(_describe(inputs))
+            raise InvalidInput(f"{self.manifest.name} takes {expected}, of one batch; found {found}")
+        outputs = [tensor.name for tensor in graph.outputs]
+        return dict(zip(outputs, self._sessions[name].run(outputs, inputs), strict=True))
+
+
+def _accepts(tensors: tuple[Tensor, ...], arrays: Arrays) -> bool:
+    """Tell whether the arrays have the names, types and fixed lengths of the tensors, and one batch length."""
+    batch = {array.shape[:1] for array in arrays.values()}
+    return (
+        {tensor.name for tensor in tensors} == set(arrays)
+        and len(batch) == 1
+        and all(_fits(tensor, arrays[tensor.name]) for tensor in tensors)
+    )
+
+
+def _fits(tensor: Tensor, array: npt.NDArray[np.generic]) -> bool:
+    return (
+        array.dtype == tensor.dtype
+        and array.ndim == len(tensor.shape)
+        and all(
+            isinstance(length, str) or length == found for length, found in zip(tensor.shape, array.shape, strict=True)
+        )
+    )
+
+
+def _describe(arrays: Arrays) -> tuple[Tensor, ...]:
+    return tuple(_tensor(name, str(array.dtype), array.shape) for name, array in arrays.items())
 
 
 def _noise_crops(frame: Pixels) -> Pixels:
@@ -134,22 +173,27 @@ def _verified(path: Path, expected: File) -> bytes:
 
 def _golden_arrays(folder: Path, golden: File) -> Arrays:
     path = folder / golden.file
-    _verified(path, golden)
-    with np.load(path, allow_pickle=False) as archive:
-        return dict(archive)
+    data = _verified(path, golden)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            return dict(archive)
+    except Exception as error:  # what numpy and zipfile raise on other bytes has no common base
+        raise ModelFolderInvalid(f"{path}: is no archive of arrays: {error}") from error
 
 
 def _open_graph(path: Path, data: bytes, device: Device) -> ort.InferenceSession:
     try:
         return open_session(data, device)
-    except ort.capi.onnxruntime_pybind11_state.OrtException as error:
+    except DeviceUnavailable:
+        raise
+    except Exception as error:  # the failures of onnxruntime share no base class
         raise ModelFolderInvalid(f"{path}: onnxruntime cannot open it: {error}") from error
 
 
 def _check_signature(path: Path, graph: Graph, session: ort.InferenceSession) -> None:
     found = {
-        "inputs": tuple(_tensor(node) for node in session.get_inputs()),
-        "outputs": tuple(_tensor(node) for node in session.get_outputs()),
+        "inputs": tuple(_node(node) for node in session.get_inputs()),
+        "outputs": tuple(_node(node) for node in session.get_outputs()),
     }
     for side, tensors in found.items():
         expected: tuple[Tensor, ...] = getattr(graph, side)
@@ -157,13 +201,18 @@ def _check_signature(path: Path, graph: Graph, session: ort.InferenceSession) ->
             raise ModelFolderInvalid(f"{path}: {side} should be {_signature(expected)} and are {_signature(tensors)}")
 
 
-def _tensor(node: ort.NodeArg) -> Tensor:
+def _node(node: ort.NodeArg) -> Tensor:
     dtype = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}.get(node.type, node.type)
-    return Tensor.model_construct(name=node.name, dtype=dtype, shape=tuple(node.shape))
+    return _tensor(node.name, dtype, node.shape)
+
+
+def _tensor(name: str, dtype: str, shape: Sequence[int | str]) -> Tensor:
+    """Describe what was found, be it allowed or not."""
+    return Tensor.model_construct(name=name, dtype=dtype, shape=tuple(shape))  # type: ignore[arg-type]
 
 
 def _signature(tensors: tuple[Tensor, ...]) -> str:
-    return ", ".join(f"{tensor.name} {tensor.dtype}{list(tensor.shape)}" for tensor in tensors)
+    return ", ".join(map(str, tensors)) or "nothing"
 
 
 def _check_golden(path: Path, name: str, session: ort.InferenceSession, golden: Arrays) -> None:
@@ -173,7 +222,7 @@ def _check_golden(path: Path, name: str, session: ort.InferenceSession, golden: 
     outputs = [output.name for output in session.get_outputs()]
     try:
         found = dict(zip(outputs, session.run(outputs, inputs), strict=True))
-    except (ort.capi.onnxruntime_pybind11_state.OrtException, ValueError) as error:
+    except Exception as error:  # the failures of onnxruntime share no base class
         raise ModelFolderInvalid(f"{path}: fails on its golden input: {error}") from error
     for output in outputs:
         key = prefix_out + output
@@ -183,10 +232,13 @@ def _check_golden(path: Path, name: str, session: ort.InferenceSession, golden: 
 
 
 def _check_close(what: str, expected: npt.NDArray[np.generic], found: npt.NDArray[np.generic]) -> None:
-    if expected.shape != found.shape:
-        raise ModelFolderInvalid(f"{what} should have shape {expected.shape} and has {found.shape}")
-    apart = float(np.abs(expected.astype(np.float64) - found.astype(np.float64)).max(initial=0.0))
-    largest = float(np.abs(expected.astype(np.float64)).max(initial=0.0))
-    allowed = float(GOLDEN_LEVELS) if expected.dtype == np.uint8 else GOLDEN_RTOL * largest
+    if (expected.dtype, expected.shape) != (found.dtype, found.shape):
+        raise ModelFolderInvalid(
+            f"{what} should be {expected.dtype}{list(expected.shape)} and is {found.dtype}{list(found.shape)}"
+        )
+    wide = expected.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        apart = float(np.abs(wide - found.astype(np.float64)).max(initial=0.0))
+    allowed = GOLDEN_LEVELS if expected.dtype == np.uint8 else GOLDEN_RTOL * float(np.abs(wide).max(initial=0.0))
     if not apart <= allowed:  # a NaN is refused too
         raise ModelFolderInvalid(f"{what} differs by {apart:.6g}; at most {allowed:.6g} is allowed")

@@ -6,9 +6,18 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+import numpy as np
 import onnxruntime as ort
 
 from runtime.errors import DeviceUnavailable
+
+CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+
+# The smallest graph that needs a kernel: y = Relu(x) on float32 [1].
+_RELU = (
+    b'\x08\x08:3\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
+)
 
 
 class DeviceChoice(StrEnum):
@@ -31,11 +40,11 @@ class Device:
     note: str = ""
 
 
-def usable_cores() -> int:
+def usable_cores(cpu_max: Path = CGROUP_CPU_MAX) -> int:
     """Count the cores this process may really use: its affinity mask, cut by the cgroup's CPU quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = cpu_max.read_text().split()
         return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
     except (OSError, ValueError):
         return cores
@@ -43,17 +52,28 @@ def usable_cores() -> int:
 
 def select_device(choice: DeviceChoice, workers: int | None = None) -> Device:
     """Resolve a choice on this machine. Raises DeviceUnavailable: a named device never falls back silently."""
-    has_cuda = "CUDAExecutionProvider" in ort.get_available_providers()
-    if choice is DeviceChoice.CUDA and not has_cuda:
-        raise DeviceUnavailable(
-            "device=cuda was asked for but this onnxruntime has no CUDA provider; "
-            "install the gpu extra in place of cpu, or ask for device=auto or cpu"
-        )
-    if has_cuda and choice is not DeviceChoice.CPU:
-        return Device("cuda", "CUDAExecutionProvider", workers or 2, max_batch=16, options={"device_id": "0"})
-    note = "" if choice is DeviceChoice.CPU else "no CUDA provider in this onnxruntime: running on the CPU"
+    note = ""
+    if choice is not DeviceChoice.CPU:
+        cuda = Device("cuda", "CUDAExecutionProvider", workers or 2, max_batch=16, options={"device_id": "0"})
+        trouble = _trouble(cuda)
+        if trouble is None:
+            return cuda
+        if choice is DeviceChoice.CUDA:
+            raise DeviceUnavailable(f"device=cuda was asked for but {trouble}, or ask for device=auto or cpu")
+        note = f"running on the CPU: {trouble}"
     # A convolution fills a core by itself, so batches buy nothing on CPUs: one worker a core, one frame a run.
     return Device("cpu", "CPUExecutionProvider", workers or usable_cores(), max_batch=1, note=note)
+
+
+def _trouble(device: Device) -> str | None:
+    """Say why a device cannot be used and what would help, or None: that it is offered does not mean it runs."""
+    if device.provider not in ort.get_available_providers():
+        return "this onnxruntime has no CUDA provider; install the gpu extra in place of cpu"
+    try:
+        open_session(_RELU, device).run(None, {"x": np.zeros(1, np.float32)})
+    except Exception as error:  # noqa: BLE001 - the failures of onnxruntime share no base class
+        return f"CUDA does not start ({error}); check the driver and the CUDA libraries"
+    return None
 
 
 def open_session(graph: bytes, device: Device) -> ort.InferenceSession:
@@ -62,10 +82,12 @@ def open_session(graph: bytes, device: Device) -> ort.InferenceSession:
     options.log_severity_level = 3  # its warnings go past our JSON log
     options.intra_op_num_threads = 1  # the workers are the threads; more would take cores from one another
     options.inter_op_num_threads = 1
-    session = ort.InferenceSession(graph, options, providers=[(device.provider, dict(device.options))])
+    providers = [(device.provider, dict(device.options))]
+    # Without fallback: a GPU that fails later must not turn into a slow CPU that nobody hears of.
+    session = ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
     if session.get_providers()[0] != device.provider:
         raise DeviceUnavailable(
-            f"{device.provider} was asked for but onnxruntime fell back to {session.get_providers()[0]}; "
+            f"{device.provider} was asked for but onnxruntime took {session.get_providers()[0]}; "
             "check the driver and the CUDA libraries, or ask for device=cpu"
         )
     return session

@@ -27,19 +27,20 @@ def colour(anomaly_map: Floats, calibration: Calibration, height: int, width: in
     Black is what a normal pixel shows, the middle of the scale is the map threshold: the same colour means the
     same error in every frame. Scaling each frame by itself would make every normal frame glow.
     """
-    heat = _heat(anomaly_map, calibration, height, width)
-    colours = cv2.cvtColor(cv2.applyColorMap(heat, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    return np.asarray(colours, np.uint8)
+    return _palette(_heat(anomaly_map, calibration, height, width))
 
 
 def overlay(frame: Pixels, anomaly_map: Floats, calibration: Calibration) -> Pixels:
     """Lay the heat map over a [h, w, c] frame, the more opaque the hotter; return RGB of the frame's size."""
     height, width = frame.shape[:2]
-    heat = _heat(anomaly_map, calibration, height, width)[..., None].astype(np.float32) / 255
-    colours = colour(anomaly_map, calibration, height, width)
-    opacity = OVERLAY_OPACITY * np.minimum(1.0, 2.0 * heat)
+    heat = _heat(anomaly_map, calibration, height, width)
+    opacity = OVERLAY_OPACITY * np.minimum(1.0, heat * np.float32(2 / 255))  # [h, w]
     base = np.broadcast_to(frame, (height, width, 3))
-    return np.asarray(np.rint(base * (1 - opacity) + colours * opacity), np.uint8)
+    return np.asarray(cv2.blendLinear(base, _palette(heat), 1 - opacity, opacity), np.uint8)
+
+
+def _palette(heat: Pixels) -> Pixels:
+    return np.asarray(cv2.cvtColor(cv2.applyColorMap(heat, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _heat(anomaly_map: Floats, calibration: Calibration, height: int, width: int) -> Pixels:
@@ -54,11 +55,12 @@ def regions(anomaly_map: Floats, calibration: Calibration) -> list[Region]:
     height, width = anomaly_map.shape
     above = (anomaly_map > calibration.map_threshold).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
+    peaks = np.full(count, -np.inf)  # count includes the background, label 0
+    np.maximum.at(peaks, np.asarray(labels, np.intp).ravel(), anomaly_map.ravel())
+    strongest = 1 + np.argsort(-peaks[1:], kind="stable")[:MAX_REGIONS]
     found = []
-    for label in range(1, count):  # 0 is the background
+    for label in strongest:
         left, top, wide, tall = (int(value) for value in stats[label, :4])
-        inside = labels[top : top + tall, left : left + wide] == label
-        score = float(anomaly_map[top : top + tall, left : left + wide][inside].max())
         box = (left / width, top / height, (left + wide) / width, (top + tall) / height)
-        found.append(Region(box, score))
-    return sorted(found, key=lambda region: -region.score)[:MAX_REGIONS]
+        found.append(Region(box, float(peaks[label])))
+    return found

@@ -111,8 +111,7 @@ def decode(
     """
     if len(data) == 0:
         raise UnreadableImage("the image is empty: 0 bytes were sent")
-    if len(data) > limits.max_bytes:
-        raise ImageTooLarge(f"the image has {len(data)} bytes; at most {limits.max_bytes} are accepted")
+    _check_bytes(len(data), limits)
     found = sniff(data)
     if claimed is not None and found is not claimed:
         raise UnsupportedImage(
@@ -126,25 +125,11 @@ def decode(
         raise UnreadableImage(f"the {found.value.name} data is damaged or truncated") from error
 
 
-def pixel_count(data: bytes) -> int:
-    """Return width x height as the header says, without decoding. Raises as `decode` does."""
-    found = sniff(data)
-    try:
-        width, height = headers.webp_size(data) if found is ImageFormat.WEBP else _open(data, found).size
-    except Exception as error:  # on hostile bytes a decoder may raise anything at all
-        raise UnreadableImage(f"the {found.value.name} data is damaged or truncated") from error
-    return width * height
-
-
-def _open(data: bytes, found: ImageFormat) -> ImageFile.ImageFile:
-    """Read the header; nothing is decoded yet. Not with Image.open: it also tries what a JPEG may be besides one."""
-    return found.value.reader(io.BytesIO(data))
-
-
 def _decode(data: bytes, found: ImageFormat, channels: int | None, limits: Limits) -> Picture:
     if found is ImageFormat.WEBP:  # Pillow sets up the decoder, buffers and all, before it tells the size
         _check_pixels(*headers.webp_size(data), limits)
-    with _open(data, found) as image:
+    # Its own reader, not Image.open, which also tries what a JPEG may be besides a JPEG. Nothing is decoded yet.
+    with found.value.reader(io.BytesIO(data)) as image:
         _check_pixels(*image.size, limits)
         _check_effort(image, data)
         image.load()
@@ -153,6 +138,11 @@ def _decode(data: bytes, found: ImageFormat, channels: int | None, limits: Limit
         exif = image.info.get("exif")  # not always bytes: the text chunks of a PNG may bear any name
         upright = _turn(np.atleast_3d(plain), headers.exif_orientation(exif if isinstance(exif, bytes) else b""))
         return Picture(np.ascontiguousarray(upright), found, grey)
+
+
+def _check_bytes(count: int, limits: Limits) -> None:
+    if count > limits.max_bytes:
+        raise ImageTooLarge(f"the image has {count} bytes; at most {limits.max_bytes} are accepted")
 
 
 def _check_pixels(width: int, height: int, limits: Limits) -> None:
@@ -194,6 +184,7 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
 def read(path: Path, *, channels: int | None = None, limits: Limits = DEFAULT_LIMITS) -> Picture:
     """Decode the image file at `path`; errors name the file."""
     try:
+        _check_bytes(path.stat().st_size, limits)
         return decode(path.read_bytes(), channels=channels, limits=limits)
     except ImageError as error:
         raise type(error)(f"{path}: {error}") from error

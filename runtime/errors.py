@@ -17,6 +17,7 @@
     ├── Unauthorized              no bearer token, or a wrong one
     ├── Overloaded                the queue is full
     ├── TimedOut                  the request waited longer than its deadline
+    ├── UploadTimedOut            the request's body did not arrive in time
     └── ShuttingDown              the service finishes what it has and takes no more
 
 The messages are safe to show to a caller and say what to do. Nothing here knows of HTTP.
@@ -93,6 +94,10 @@ class Overloaded(ClearwatchError):
 
 class TimedOut(ClearwatchError):
     """The request waited longer than its deadline."""
+
+
+class UploadTimedOut(ClearwatchError):
+    """The request's body did not arrive in time."""
 
 
 class ShuttingDown(ClearwatchError):

@@ -1,0 +1,1 @@
+"""HTTP around the runtime: FastAPI only lives here, torch never does."""

@@ -1,0 +1,211 @@
+"""How requests share the device: bounded admission, first in first out, batches that form by themselves.
+
+    request --admit--> Ticket --jobs--> waiting -> prepare -> ready -> run -> done -> finish -> the ticket's future
+
+One pool of threads does every step, so that the event loop only parses and awaits. At most `lanes` of them are on
+the device at once. On a CPU there is a lane for every thread: a thread prepares a frame, runs it and finishes it.
+On a GPU there are few lanes and `max_batch` is large: while the lanes are busy the other threads go on preparing, and
+a lane that falls free takes every prepared frame of one model and shape up to `max_batch`. Nobody waits for a timer.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from runtime.errors import Overloaded, ShuttingDown
+from runtime.model import Outputs
+from service.jobs import CallJob, InferenceJob, Job
+from service.metrics import Metrics
+from service.ticket import Receive, Ticket
+from service.work import Stage, run_batch
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_MIN_S = 1.0
+RETRY_AFTER_MAX_S = 60.0
+EXPECTED_S = 0.05  # taken for the work of a request until some have been measured
+SMOOTHING = 0.1  # weight of the newest request in the running mean
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """How much is done at once. `lanes` are runs on the device; `requests` counts the accepted ones."""
+
+    threads: int
+    lanes: int
+    max_batch: int
+    requests: int
+    deadline_s: float
+
+    @property
+    def share(self) -> int:
+        """How many jobs one request may have in flight: enough to fill the device, and no more."""
+        return max(self.threads, self.lanes * self.max_batch)
+
+
+class Scheduler:
+    """The queue and the threads that empty it. `admit` and everything of a ticket belong to the event loop."""
+
+    def __init__(self, capacity: Capacity, metrics: Metrics) -> None:
+        self.capacity = capacity
+        self.metrics = metrics
+        self._accepted = 0
+        self._admitting = True
+        self._request_s = EXPECTED_S
+        self._condition = threading.Condition()
+        self._waiting: deque[Job[Any]] = deque()
+        self._ready: deque[InferenceJob[Any]] = deque()
+        self._done: deque[InferenceJob[Any]] = deque()
+        self._free_lanes = capacity.lanes
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"worker-{index}", daemon=True)
+            for index in range(capacity.threads)
+        ]
+        metrics.queue_depth.set_function(lambda: len(self._waiting) + len(self._ready))
+        metrics.in_flight.set_function(lambda: self._accepted)
+
+    # -- on the event loop
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def admit(self, receive: Receive | None = None) -> Ticket:
+        """Accept a request, to be used as a context manager, or raise Overloaded or ShuttingDown at once.
+
+        With the `receive` of its connection the request is dropped when its client goes away.
+        """
+        if not self._admitting:
+            self.metrics.refused("shutting_down")
+            raise ShuttingDown("the service is shutting down; try again in a moment or elsewhere")
+        if self._accepted >= self.capacity.requests:
+            self.metrics.refused("overloaded")
+            raise Overloaded(
+                f"{self._accepted} requests are being served, all that are accepted at once; try again later",
+                self.retry_after_s(),
+            )
+        self._accepted += 1
+        return Ticket(self, receive)
+
+    def release(self, ticket: Ticket) -> None:
+        """Take a slot back; the ticket calls this when its request ends."""
+        self._accepted -= 1
+        if ticket.busy_s > 0:
+            self._request_s += SMOOTHING * (ticket.busy_s - self._request_s)
+
+    def retry_after_s(self) -> float:
+        """Estimate when what is accepted now will have been served, from the measured work of a request."""
+        drained = self._accepted * self._request_s / self.capacity.threads
+        return min(max(drained, RETRY_AFTER_MIN_S), RETRY_AFTER_MAX_S)
+
+    def submit(self, job: Job[Any]) -> None:
+        """Queue a job; its ticket awaits it."""
+        with self._condition:
+            self._waiting.append(job)
+            self._condition.notify()
+
+    @property
+    def admitting(self) -> bool:
+        """Whether new requests are taken."""
+        return self._admitting
+
+    def stop_admitting(self) -> None:
+        """Refuse new requests from now on. Takes no lock: signal handlers call it."""
+        self._admitting = False
+
+    def close(self, timeout_s: float) -> None:
+        """Finish every queued job and end the threads; give up after `timeout_s`. Blocks."""
+        self.stop_admitting()
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+        give_up = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, give_up - time.monotonic()))
+        stuck = sum(thread.is_alive() for thread in self._threads)
+        if stuck:
+            logger.warning("%d workers did not finish within %g s", stuck, timeout_s)
+
+    # -- in the threads
+
+    def _work(self) -> None:
+        while (step := self._next_step()) is not None:
+            step()
+
+    def _next_step(self) -> Callable[[], None] | None:
+        """Wait for something to do. The device first, then what callers wait for, then new jobs in their order."""
+        with self._condition:
+            while True:
+                if self._ready and self._free_lanes:
+                    self._free_lanes -= 1
+                    return partial(self._run, self._take_batch())
+                if self._done:
+                    return partial(self._finish, self._done.popleft())
+                while self._waiting:
+                    job = self._waiting.popleft()
+                    if job.standing.start():
+                        return partial(self._begin, job)
+                if self._closed:
+                    return None
+                self._condition.wait()
+
+    def _take_batch(self) -> list[InferenceJob[Any]]:
+        """Take the oldest prepared job and those that go with it."""
+        first = self._ready.popleft()
+        batch, others = [first], deque[InferenceJob[Any]]()
+        while self._ready and len(batch) < self.capacity.max_batch:
+            job = self._ready.popleft()
+            (batch if first.goes_with(job) else others).append(job)
+        self._ready.extendleft(reversed(others))
+        return batch
+
+    def _begin(self, job: Job[Any]) -> None:
+        job.begin()
+        self.metrics.observe(Stage.QUEUE, job.timing)
+        if isinstance(job, CallJob):
+            self.metrics.observe(job.stage, job.timing)
+        elif isinstance(job, InferenceJob):
+            self.metrics.observe(Stage.DECODE, job.timing)
+            if job.inputs is not None:
+                with self._condition:
+                    self._ready.append(job)  # this thread looks for work next: there is no one to wake
+
+    def _run(self, batch: list[InferenceJob[Any]]) -> None:
+        live = [job for job in batch if not job.standing.is_over]
+        started = time.perf_counter()
+        answers = self._run_together(live) if live else []
+        seconds = time.perf_counter() - started
+        done = []
+        for job, answer in zip(live, answers, strict=True):
+            if isinstance(answer, Exception):
+                job.fail(answer)
+                continue
+            job.answered(answer, seconds, len(live))
+            self.metrics.observe(Stage.INFERENCE, job.timing)
+            done.append(job)
+        with self._condition:
+            self._free_lanes += 1
+            self._done.extend(done)
+            self._condition.notify(max(0, len(done) - 1))  # this thread takes one itself
+
+    def _run_together(self, batch: list[InferenceJob[Any]]) -> list[Outputs | Exception]:
+        """Run a batch; if that fails, run its frames one by one, so that none fails for another's sake."""
+        try:
+            self.metrics.ran(len(batch))
+            outputs = run_batch(batch[0].work.model, [job.inputs for job in batch if job.inputs is not None])
+            return [outputs[index] for index in range(len(batch))]
+        except Exception as error:  # noqa: BLE001 - it must reach the requests and not end the thread
+            if len(batch) == 1:
+                return [error]
+        return [self._run_together([job])[0] for job in batch]
+
+    def _finish(self, job: InferenceJob[Any]) -> None:
+        job.finish()
+        self.metrics.observe(Stage.ENCODE, job.timing)

@@ -1,0 +1,208 @@
+"""Finds the model folders, verifies them, holds them open, and swaps them without losing a request."""
+
+import difflib
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from runtime.devices import Device
+from runtime.errors import ClearwatchError, ModelFolderInvalid, ModelNotFound, ModelNotReady, TaskNotSupported
+from runtime.manifest import MANIFEST_FILE, Manifest, Task, read_manifest
+from runtime.model import Model
+from service.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+DEFAULTS_FILE = "defaults.json"
+LOADING = "is still being opened and verified; try again in a moment"
+_DEFAULTS = TypeAdapter(dict[Task, str])
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that is served, and the checksum of the manifest it was opened with."""
+
+    model: Model
+    digest: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The models at one moment. A request takes one and keeps it to its end, whatever is reloaded meanwhile."""
+
+    opened: Mapping[str, Opened] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)  # why a folder is not served, or not in its new form
+    loading: frozenset[str] = frozenset()
+    defaults: Mapping[Task, str] = field(default_factory=dict)
+
+    def find(self, name: str | None, task: Task) -> Model:
+        """Return the model of that name, or the default for the task. Raises a ModelError that says the cure."""
+        model = self.model(name or self._default(task))
+        model.require(task)
+        return model
+
+    def model(self, name: str) -> Model:
+        """Return the model of that name; raise ModelNotFound or ModelNotReady."""
+        if name in self.opened:
+            return self.opened[name].model
+        if name in self.loading:
+            raise ModelNotReady(f"{name} {LOADING}")
+        if name in self.failed:
+            raise ModelNotReady(f"{name} cannot be used: {self.failed[name]}")
+        raise self._unknown(name)
+
+    def _unknown(self, name: str) -> ModelNotFound:
+        names = sorted({*self.opened, *self.failed, *self.loading})
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        return ModelNotFound(f"There is no model {name[:80]!r}; there are {', '.join(names)}.{hint}")
+
+    def _default(self, task: Task) -> str:
+        if task in self.defaults:
+            return self.defaults[task]
+        if self.loading:
+            raise ModelNotReady(f"the models are still being opened, among them perhaps one that can {task}")
+        raise TaskNotSupported(f"no model here can {task}; add one to the folder of models and reload")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every folder is served, in its newest form or an older one."""
+        return not self.loading and all(name in self.opened for name in self.failed)
+
+    def states(self) -> dict[str, str]:
+        """Say of every folder that it is ok, or why it is not."""
+        states = dict.fromkeys(self.opened, "ok") | dict.fromkeys(self.loading, LOADING)
+        for name, reason in self.failed.items():
+            states[name] = f"ok, in the form opened before; the folder has changed and {reason}"
+            if name not in self.opened:
+                states[name] = reason
+        return dict(sorted(states.items()))
+
+
+@dataclass(frozen=True)
+class Reloaded:
+    """What a reload has changed, by model name."""
+
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+    kept: list[str]
+    failed: dict[str, str]
+
+
+class ModelStore:
+    """The models of one folder on one device. `load` and `reload` block: call them in a thread."""
+
+    def __init__(self, folder: Path, device: Device, metrics: Metrics) -> None:
+        """Look which folders there are, and open none. Raises ModelFolderInvalid where there are none."""
+        self._folder = folder
+        self._device = device
+        self._metrics = metrics
+        self._lock = threading.Lock()
+        self.snapshot = Snapshot(loading=frozenset(path.name for path in self._model_folders()))
+
+    def load(self) -> None:
+        """Open every folder; each is served as soon as it is verified."""
+        with self._lock:
+            folders = self._model_folders()
+            defaults = self._defaults(folders)
+            self.snapshot = Snapshot(loading=frozenset(path.name for path in folders), defaults=defaults)
+            for path in folders:
+                before = self.snapshot
+                opened, failed = dict(before.opened), dict(before.failed)
+                self._open_into(path, opened, failed)
+                self._swap(Snapshot(opened, failed, before.loading - {path.name}, defaults))
+
+    def reload(self) -> Reloaded:
+        """Look again and swap in what is there now, all at once.
+
+        A folder that has changed and does not open keeps being served in its old form.
+        """
+        with self._lock:
+            before = self.snapshot.opened
+            folders = self._model_folders()
+            opened: dict[str, Opened] = {}
+            failed: dict[str, str] = {}
+            for path in folders:
+                if path.name in before:
+                    opened[path.name] = before[path.name]
+                self._open_into(path, opened, failed)
+            self._swap(Snapshot(opened, failed, frozenset(), self._defaults(folders)))
+        same = [name for name in opened if name in before and opened[name] is before[name]]
+        return Reloaded(
+            added=sorted(opened.keys() - before.keys()),
+            removed=sorted(before.keys() - opened.keys()),
+            changed=sorted(opened.keys() & before.keys() - set(same)),
+            kept=sorted(same),
+            failed=failed,
+        )
+
+    def _model_folders(self) -> list[Path]:
+        cure = "set CLEARWATCH_MODELS_DIR to a folder of model folders"
+        try:
+            found = sorted(path.parent for path in self._folder.glob(f"*/{MANIFEST_FILE}"))
+        except OSError as error:
+            raise ModelFolderInvalid(f"{self._folder} cannot be read ({error.strerror}); {cure}") from error
+        if not found:
+            what = f"holds no folder with a {MANIFEST_FILE}" if self._folder.is_dir() else "is no folder"
+            raise ModelFolderInvalid(f"{self._folder.absolute()} {what}; {cure}")
+        return found
+
+    def _open_into(self, path: Path, opened: dict[str, Opened], failed: dict[str, str]) -> None:
+        """Open a folder unless it is open in this very form; an error is noted and stops nothing else."""
+        try:
+            digest = hashlib.sha256((path / MANIFEST_FILE).read_bytes()).hexdigest()
+            if path.name not in opened or opened[path.name].digest != digest:
+                model = Model.open(path, self._device)
+                opened[path.name] = Opened(model, digest)
+                logger.info("model opened", extra={"model": path.name, "sha256": model.manifest.sha256})
+        except ClearwatchError as error:
+            failed[path.name] = str(error)
+            logger.error("model failed", extra={"model": path.name, "reason": str(error)})  # noqa: TRY400 - it says all
+        except Exception:
+            failed[path.name] = "it cannot be opened; the log says why"
+            logger.exception("model failed", extra={"model": path.name})
+
+    def _swap(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot  # one assignment: a request sees the old models or the new ones, never a mixture
+        self._metrics.serves((opened.model for opened in snapshot.opened.values()), len(snapshot.failed))
+
+    def _defaults(self, folders: list[Path]) -> dict[Task, str]:
+        """Say which model answers a task when none is named: as `defaults.json` has it, else the first by name.
+
+        Taken from the manifests, so that a model that fails is missed rather than silently replaced by another.
+        """
+        manifests = {path.name: manifest for path in folders if (manifest := _readable(path)) is not None}
+        wanted = self._wanted_defaults()
+        defaults = {}
+        for task in Task:
+            able = [name for name, manifest in manifests.items() if task in manifest.tasks]
+            able.sort(key=lambda name: manifests[name].input.time)  # one frame is what most requests bring
+            if task in wanted and wanted[task] not in able:
+                logger.warning("%s: %s names no model that can %s", DEFAULTS_FILE, wanted[task], task)
+            if able:
+                defaults[task] = wanted[task] if wanted.get(task) in able else able[0]
+        return defaults
+
+    def _wanted_defaults(self) -> dict[Task, str]:
+        path = self._folder / DEFAULTS_FILE
+        try:
+            return _DEFAULTS.validate_python(json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, ValidationError) as error:
+            logger.warning("%s is ignored: %s", path, error)
+            return {}
+
+
+def _readable(folder: Path) -> Manifest | None:
+    try:
+        return read_manifest(folder)
+    except ModelFolderInvalid:
+        return None  # opening it will say so

@@ -1,0 +1,146 @@
+"""Which failure is which HTTP status: the one table, and the one shape (RFC 9457) that every failure has."""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from runtime import errors
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+CLIENT_LEFT = 499  # nginx's number for it; nobody is there to read the reply, but the log and the metrics are
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A sort of failure: its status, the last part of its `type`, and its title."""
+
+    status: int
+    name: str
+    title: str
+
+    @property
+    def type(self) -> str:
+        """Return the stable URI that a client may switch on."""
+        return f"urn:clearwatch:problem:{self.name}"
+
+
+KINDS: Mapping[type[errors.ClearwatchError], Kind] = {
+    errors.ClearwatchError: Kind(500, "internal", "The service failed"),
+    errors.ImageError: Kind(400, "image", "The image cannot be used"),
+    errors.UnreadableImage: Kind(400, "unreadable-image", "The image is damaged or truncated"),
+    errors.UnsupportedImage: Kind(415, "unsupported-image", "The format is not accepted, or not the one claimed"),
+    errors.ImageTooLarge: Kind(413, "too-large", "More bytes, pixels or images than the limits allow"),
+    errors.InvalidInput: Kind(422, "invalid-input", "An argument is outside what is accepted"),
+    errors.ModelError: Kind(500, "model", "The model failed"),
+    errors.ModelNotFound: Kind(404, "model-not-found", "There is no such model"),
+    errors.ModelNotReady: Kind(503, "model-not-ready", "The model is not ready"),
+    errors.TaskNotSupported: Kind(422, "task-not-supported", "The model cannot do this"),
+    errors.ModelFolderInvalid: Kind(503, "model-folder-invalid", "A model folder breaks its promise"),
+    errors.CameraNotFound: Kind(404, "camera-not-found", "Nothing is kept of that camera"),
+    errors.FrameOutOfOrder: Kind(409, "frame-out-of-order", "A later frame of that camera has been seen"),
+    errors.DeviceUnavailable: Kind(503, "device-unavailable", "The device is not available"),
+    errors.Unauthorized: Kind(401, "unauthorized", "A valid bearer token is needed"),
+    errors.Overloaded: Kind(503, "overloaded", "The service is at its capacity"),
+    errors.TimedOut: Kind(504, "timed-out", "The request waited longer than its deadline"),
+    errors.UploadTimedOut: Kind(408, "upload-timed-out", "The body of the request did not arrive in time"),
+    errors.ShuttingDown: Kind(503, "shutting-down", "The service is shutting down"),
+}
+INVALID_REQUEST = Kind(422, "invalid-request", "The request does not fit the documented parameters")
+UNEXPECTED = Kind(500, "internal", "The service failed")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One failure, ready to be told."""
+
+    kind: Kind
+    detail: str
+    errors: tuple[dict[str, Any], ...] = ()
+    headers: Mapping[str, str] | None = None
+
+    def as_json(self, request: Request) -> dict[str, Any]:
+        """Return the problem object."""
+        content: dict[str, Any] = {
+            "type": self.kind.type,
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "detail": self.detail,
+            "instance": request.url.path,
+            "request_id": request.scope.get("state", {}).get("request_id", ""),
+        }
+        return content | ({"errors": list(self.errors)} if self.errors else {})
+
+    def as_response(self, request: Request) -> Response:
+        """Return the reply."""
+        return JSONResponse(
+            self.as_json(request), self.kind.status, headers=dict(self.headers or {}), media_type=MEDIA_TYPE
+        )
+
+
+def problem_of(error: Exception) -> Problem:
+    """Describe any exception. One that is not of ours is logged, and its text is kept from the caller."""
+    if isinstance(error, errors.ClearwatchError):
+        kind = next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
+        return Problem(kind, str(error), headers=_headers(error))
+    if isinstance(error, HTTPException):
+        return Problem(_http_kind(error.status_code), str(error.detail), headers=error.headers)
+    if isinstance(error, RequestValidationError):
+        found = tuple({"loc": list(item["loc"]), "msg": item["msg"], "type": item["type"]} for item in error.errors())
+        text = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in found)
+        return Problem(INVALID_REQUEST, text, errors=found)
+    if isinstance(error, ClientDisconnect):
+        return Problem(Kind(CLIENT_LEFT, "client-left", "The client has left"), "the client closed the connection")
+    logger.error("unexpected error", exc_info=error)
+    return Problem(UNEXPECTED, "an unexpected error; the log has it under this request_id")
+
+
+def _headers(error: errors.ClearwatchError) -> dict[str, str]:
+    if isinstance(error, errors.Overloaded):
+        return {"Retry-After": str(math.ceil(error.retry_after_s))}
+    if isinstance(error, errors.Unauthorized):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, errors.ShuttingDown | errors.ModelNotReady):
+        return {"Retry-After": "5"}
+    return {}
+
+
+def _http_kind(status: int) -> Kind:
+    title = HTTPStatus(status).phrase
+    return Kind(status, title.lower().replace(" ", "-"), title)
+
+
+async def _respond(request: Request, error: Exception) -> Response:
+    return problem_of(error).as_response(request)
+
+
+def install(app: FastAPI) -> None:
+    """Give every failure of the app this shape, Starlette's and FastAPI's own included."""
+    for cls in (errors.ClearwatchError, HTTPException, RequestValidationError, ClientDisconnect):
+        app.add_exception_handler(cls, _respond)
+
+
+def documented(*classes: type[errors.ClearwatchError]) -> dict[int | str, dict[str, Any]]:
+    """Describe the failures of an endpoint for OpenAPI."""
+    kinds: dict[int, list[Kind]] = {}
+    for cls in classes:
+        kinds.setdefault(KINDS[cls].status, []).append(KINDS[cls])
+    kinds.setdefault(INVALID_REQUEST.status, []).append(INVALID_REQUEST)
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {
+            "description": "; ".join(f"{kind.title} (`{kind.type}`)" for kind in same),
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status, same in sorted(kinds.items())
+    }

@@ -1,0 +1,127 @@
+"""`python -m service`: read the settings, open the port, serve until told to stop."""
+
+import argparse
+import logging
+import signal
+import socket
+import sys
+from types import FrameType
+
+import uvicorn
+
+from runtime.errors import ClearwatchError
+from service.app import create_app
+from service.log import configure_logging
+from service.settings import PREFIX, Settings, SettingsError, load_settings, variable
+from service.state import Service
+
+logger = logging.getLogger("service")
+
+STARTS_NOT = 2  # exit code of a start that failed for a stated reason
+KEEP_ALIVE_S = 30  # cameras that send every few seconds keep their connection
+
+INTRODUCTION = f"""Serve the models of a folder over HTTP.
+
+Try it:
+  python -m service
+  curl --data-binary @frame.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8000/v1/score
+
+All settings are environment variables, or lines of a file .env in the working directory; a misspelt {PREFIX}* one
+stops the start. To listen beyond this machine:
+  {PREFIX}HOST=0.0.0.0 {PREFIX}TOKEN=<a long secret> python -m service
+
+Logs are JSON lines on stderr. SIGTERM and Ctrl-C finish what was accepted, then end with exit code 0; a start that
+fails says why in one sentence and ends with exit code {STARTS_NOT}.
+
+settings:
+"""
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which refuses new work from the first signal on."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop admitting, then stop."""
+        self._service.scheduler.stop_admitting()
+        super().handle_exit(sig, frame)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve; return the exit code."""
+    _parser().parse_args(arguments)
+    try:
+        settings = load_settings()
+        configure_logging(settings.log_level)
+        app = create_app(settings)
+        listener = _listen(settings)
+    except (SettingsError, ClearwatchError) as error:
+        print(f"python -m service: {error}", file=sys.stderr)
+        return STARTS_NOT
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=settings.grace_period_s,
+    )
+    service: Service = app.state.service
+    _announce(service, listener)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # uvicorn raises the signal again when all is done: that is the end
+    Server(config, service).run(sockets=[listener])
+    return 0
+
+
+def _listen(settings: Settings) -> socket.socket:
+    host = settings.host.strip("[]")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {settings.host} port {settings.port} ({error.strerror}); "
+            f"set {variable('host')} and {variable('port')}, or stop what uses the port"
+        ) from error
+    return listener
+
+
+def _announce(service: Service, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    device = service.device
+    fields = {"url": address, "docs": f"{address}/docs", "device": device.name, "workers": device.workers}
+    logger.info("listening", extra=fields)
+    if device.note:
+        logger.warning(device.note)
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(len(variable(name)) for name in Settings.model_fields)
+    lines = [
+        f"  {variable(name):{width}}  {field.description} [{_default(field.default)}]"
+        for name, field in Settings.model_fields.items()
+    ]
+    return argparse.ArgumentParser(
+        prog="python -m service",
+        description=INTRODUCTION + "\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _default(value: object) -> str:
+    return "unset" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

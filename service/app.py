@@ -1,0 +1,75 @@
+"""The app: the parts of the service behind their routes, from start to shutdown."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import Depends, FastAPI
+
+from service import openapi, problems
+from service.dependencies import authorise
+from service.middleware import RequestScope
+from service.routes import cameras, denoise, encode, health, models, reconstruct, sample, score
+from service.settings import Settings
+from service.state import Service
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTION = """
+Denoises frames of surveillance cameras and finds what is unusual in them, with autoencoders.
+
+Images are sent raw (`curl --data-binary @frame.jpg -H 'Content-Type: image/jpeg'`), as `multipart/form-data` or in
+JSON. Every failure is an `application/problem+json` object whose `type` is stable.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Make the app. Raises ClearwatchError with the cure where the device or the models are not there."""
+    service = Service.build(settings)
+    app = FastAPI(
+        title="Clearwatch",
+        description=DESCRIPTION,
+        version=_version(),
+        lifespan=_lifespan,
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.add_middleware(RequestScope, metrics=service.metrics)
+    problems.install(app)
+    app.include_router(health.router)
+    for routes in (score, cameras, denoise, reconstruct, encode, sample, models):
+        app.include_router(routes.router, dependencies=[Depends(authorise)])
+    openapi.describe(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Open the models behind the open port; at the end, finish what was accepted."""
+    service: Service = app.state.service
+    service.scheduler.start()
+    loading = asyncio.create_task(asyncio.to_thread(_load, service))
+    yield
+    service.scheduler.stop_admitting()
+    await asyncio.to_thread(service.scheduler.close, service.settings.grace_period_s)
+    await loading
+
+
+def _load(service: Service) -> None:
+    try:
+        service.store.load()
+    except Exception:
+        logger.exception("the models could not be loaded")
+        return
+    states = service.store.snapshot.states()
+    level = logging.INFO if service.store.snapshot.is_ready else logging.ERROR
+    logger.log(level, "models loaded", extra={"models": states, "device": service.device.name})
+
+
+def _version() -> str:
+    try:
+        return version("clearwatch")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "0"

@@ -1,0 +1,119 @@
+"""How results become replies: model identities, timings, images in the format that was asked for, and batches."""
+
+import base64
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from fastapi.responses import JSONResponse, Response
+
+from runtime.images import BY_MEDIA_TYPE, ImageFormat, Picture, Pixels, encode
+from runtime.model import Floats, Model
+from service.dependencies import Call
+from service.negotiation import Accept
+from service.ticket import Ticket
+from service.uploads import UploadedImage
+from service.work import Timing
+
+T = TypeVar("T")
+
+JSON = "application/json"
+PNG = ImageFormat.PNG.value.media_type
+IMAGE_TYPES = tuple(form.value.media_type for form in ImageFormat)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """A reply image and the numbers that go with it, as `noise_level` or `anomaly_score`."""
+
+    data: bytes
+    media_type: str
+    numbers: Mapping[str, float | None]
+
+    def as_json(self, model: Model) -> dict[str, Any]:
+        """Return it as an object with the image in base64."""
+        shown = {"image": in_base64(self.data), "media_type": self.media_type}
+        return {"model": identity(model)} | shown | dict(self.numbers)
+
+    def as_response(self, model: Model) -> Response:
+        """Return the image itself, the numbers in headers: noise_level is X-Noise-Level."""
+        headers = {"X-Model": model.manifest.name}
+        for name, number in self.numbers.items():
+            if number is not None:
+                headers["X-" + name.replace("_", "-").title()] = f"{number:.6g}"
+        return Response(self.data, media_type=self.media_type, headers=headers)
+
+
+def identity(model: Model) -> dict[str, str]:
+    """Say which weights answered."""
+    manifest = model.manifest
+    return {"name": manifest.name, "version": manifest.version, "sha256": manifest.sha256}
+
+
+def in_base64(data: bytes) -> str:
+    """Return bytes as JSON carries them."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def timing_ms(timing: Timing, total_s: float) -> dict[str, float]:
+    """Return where the time went, in milliseconds."""
+    stages = {
+        "queue": timing.queue,
+        "decode": timing.decode,
+        "inference": timing.inference,
+        "encode": timing.encode,
+        "total": total_s,
+    }
+    return {name: round(seconds * 1000, 3) for name, seconds in stages.items()}
+
+
+def as_sent(pixels: Pixels, picture: Picture) -> Pixels:
+    """Return grey for grey: the channels of a colour model's answer to a grey frame are averaged."""
+    if not picture.grey or pixels.shape[2] == 1:
+        return pixels
+    grey: Floats = pixels.mean(axis=2, dtype=np.float32, keepdims=True)
+    return np.rint(grey).astype(np.uint8)
+
+
+def encode_as_asked(pixels: Pixels, accept: Accept, sent: ImageFormat) -> tuple[bytes, str]:
+    """Encode in the format that is most welcome, among equals in the one that was sent."""
+    offers = (sent.value.media_type, *IMAGE_TYPES)
+    media_type = accept.best(offers) or sent.value.media_type
+    return encode(pixels, BY_MEDIA_TYPE[media_type]), media_type
+
+
+async def answer(
+    call: Call,
+    process: Callable[[Ticket, UploadedImage], Awaitable[T]],
+    alone: Callable[[T], Response],
+    in_batch: Callable[[T], dict[str, Any]],
+) -> Response:
+    """Process the images of a request.
+
+    One is answered as `alone` has it. Several are answered in their order as `in_batch` has them, and one that fails
+    has its problem in place of a result.
+    """
+    with call.admit() as ticket:
+        upload = await call.upload(ticket)
+        if not upload.is_batch:
+            return alone(await process(ticket, upload.single()))
+        answers = await ticket.each([partial(process, ticket, image) for image in upload.images])
+        results = [call.failure(each) if isinstance(each, Exception) else in_batch(each) for each in answers]
+        return JSONResponse({"results": results})
+
+
+async def answer_with_images(
+    call: Call, model: Model, process: Callable[[Ticket, UploadedImage], Awaitable[EncodedImage]]
+) -> Response:
+    """Answer with an image for an image, or with JSON where that is more welcome."""
+
+    def in_json(image: EncodedImage) -> dict[str, Any]:
+        return image.as_json(model)
+
+    def alone(image: EncodedImage) -> Response:
+        return JSONResponse(in_json(image)) if as_json else image.as_response(model)
+
+    as_json = call.accept.require((*IMAGE_TYPES, JSON)) == JSON
+    return await answer(call, process, alone, in_json)

@@ -1,0 +1,150 @@
+"""The frames of a camera, one after another, for models that look at a clip."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import JSONResponse, Response
+
+from runtime.errors import CameraNotFound, FrameOutOfOrder, Unauthorized
+from runtime.manifest import Task
+from runtime.model import Model
+from service.cameras import Camera, Cameras, Clip, FrameKey
+from service.dependencies import Call, CallDep
+from service.openapi import IMAGE_BODY, IMAGE_FAILURES, PLAIN_FAILURES, replies
+from service.problems import documented
+from service.replies import JSON
+from service.routes.score import Scored
+from service.schemas import CameraInfo, CameraQuery, CameraReply, CamerasReply, NoQuery
+from service.scoring import Scoring, Verdict, decide
+from service.ticket import Ticket
+from service.uploads import UploadedImage
+from service.work import Done, Stage, Timing
+
+router = APIRouter(prefix="/v1", tags=["cameras"])
+
+CameraName = Annotated[
+    str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="Letters, digits, dot, dash and underscore.")
+]
+
+
+@router.post(
+    "/cameras/{camera}/frames",
+    summary="Score a camera's next frame",
+    responses=replies(CameraReply, IMAGE_FAILURES | documented(FrameOutOfOrder)),
+    openapi_extra=IMAGE_BODY,
+)
+async def score_next_frame(call: CallDep, camera: CameraName, query: Annotated[CameraQuery, Query()]) -> Response:
+    """Score a frame together with those before it.
+
+    `state` is `warming_up` until the clip is full. A frame that is sent again, by its bytes or by `captured_at`, is
+    answered with its verdict from then and does not count twice; an older one is refused.
+    """
+    model = call.model(query.model, Task.SCORE)
+    call.accept.require((JSON,))
+    with call.admit() as ticket:
+        image = (await call.upload(ticket)).single()
+        known = call.service.cameras.visit(camera)
+        try:
+            async with ticket.holding(known.turn):
+                turn = Turn(call, ticket, model, query, known.clip(model))
+                return JSONResponse({"camera": camera} | await turn.take(image))
+        finally:
+            call.service.cameras.drop_if_empty(known)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The processing of one frame, while the camera's other frames wait."""
+
+    call: Call
+    ticket: Ticket
+    model: Model
+    query: CameraQuery
+    clip: Clip
+
+    async def take(self, image: UploadedImage) -> dict[str, Any]:
+        """Score the frame, unless it is the last one again, and keep it."""
+        key = FrameKey.of(image.data, self.query.captured_at)
+        if self.clip.repeats(key) and self.clip.verdict is not None:
+            return self._reply(self._as_before(self.clip.verdict), repeated=True)
+        work = Scoring(self.model, [image], self.query.threshold, self.query.heatmap, self.clip.earlier())
+        done = await self._verdict(work, image)
+        if work.fitted is not None:
+            self.clip.advance(work.fitted, key, done.value)
+        decision = done.value.decision
+        self.call.service.metrics.scored(self.model.manifest.name, decision.state, decision.score)
+        return self._reply(done, repeated=False)
+
+    async def _verdict(self, work: Scoring, image: UploadedImage) -> Done[Verdict]:
+        if self.clip.is_nearly_full:
+            return await self.ticket.infer(work)
+        decoded = await self.ticket.call(Stage.DECODE, partial(work.read, image))
+        nothing_yet = Verdict(decide(None, self.model.manifest.calibration, self.query.threshold))
+        return Done(nothing_yet, decoded.timing)
+
+    def _as_before(self, verdict: Verdict) -> Done[Verdict]:
+        """Return the verdict on a repeated frame, decided with the threshold of this request."""
+        decision = decide(verdict.decision.score, self.model.manifest.calibration, self.query.threshold)
+        return Done(replace(verdict, decision=decision), Timing())
+
+    def _reply(self, done: Done[Verdict], *, repeated: bool) -> dict[str, Any]:
+        return Scored(self.model, done, self.ticket.age_s()).as_json() | {
+            "captured_at": _rfc3339(self.clip.captured_at),
+            "frames": len(self.clip.frames),
+            "clip_frames": self.clip.geometry.time,
+            "repeated": repeated,
+        }
+
+
+@router.get("/cameras", summary="List the cameras", responses=replies(CamerasReply, PLAIN_FAILURES))
+async def list_cameras(call: CallDep, _: Annotated[NoQuery, Query()]) -> Response:
+    """Return every camera whose frames are kept, the one heard of last first."""
+    cameras = call.service.cameras
+    return JSONResponse({"cameras": [_info(cameras, camera) for camera in cameras.all()]})
+
+
+@router.get(
+    "/cameras/{camera}",
+    summary="Look at a camera",
+    responses=replies(CameraInfo, documented(Unauthorized, CameraNotFound)),
+)
+async def read_camera(call: CallDep, camera: CameraName, _: Annotated[NoQuery, Query()]) -> Response:
+    """Return what is kept of a camera: how full its clips are, and its last verdicts."""
+    cameras = call.service.cameras
+    return JSONResponse(_info(cameras, cameras.find(camera)))
+
+
+@router.delete(
+    "/cameras/{camera}",
+    summary="Forget a camera",
+    status_code=204,
+    responses=documented(Unauthorized, CameraNotFound),
+)
+async def forget_camera(call: CallDep, camera: CameraName, _: Annotated[NoQuery, Query()]) -> Response:
+    """Drop the frames that are kept of a camera; its next frame starts a new clip."""
+    call.service.cameras.forget(camera)
+    return Response(status_code=204)
+
+
+def _info(cameras: Cameras, camera: Camera) -> dict[str, Any]:
+    clips = [_clip_info(name, clip) for name, clip in sorted(camera.clips.items())]
+    return {"camera": camera.name, "silent_s": round(cameras.silence_s(camera), 3), "clips": clips}
+
+
+def _clip_info(model: str, clip: Clip) -> dict[str, Any]:
+    decision = None if clip.verdict is None else clip.verdict.decision
+    return {
+        "model": model,
+        "frames": len(clip.frames),
+        "clip_frames": clip.geometry.time,
+        "captured_at": _rfc3339(clip.captured_at),
+        "state": None if decision is None else decision.state,
+        "score": None if decision is None else decision.score,
+    }
+
+
+def _rfc3339(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

@@ -1,0 +1,48 @@
+"""Liveness, readiness and metrics."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from service.dependencies import CallDep, authorise
+from service.openapi import replies
+from service.schemas import NoQuery, ReadyReply
+from service.state import Service
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/healthz", summary="Is the process alive?")
+async def healthz(_: Annotated[NoQuery, Query()]) -> Response:
+    """Answer 200 as long as the event loop turns."""
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/readyz", summary="Is every model verified?", responses=replies(ReadyReply, {503: {"model": ReadyReply}}))
+async def readyz(call: CallDep, _: Annotated[NoQuery, Query()]) -> Response:
+    """Answer 200 once every model has passed its golden input, and name the device in use."""
+    status = _status(call.service)
+    body = {
+        "status": status,
+        "device": call.service.device.name,
+        "note": call.service.device.note,
+        "models": call.service.store.snapshot.states(),
+    }
+    return JSONResponse(body, 200 if status == "ready" else 503)
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", dependencies=[Depends(authorise)])
+async def metrics(call: CallDep, _: Annotated[NoQuery, Query()]) -> Response:
+    """Return the metrics in Prometheus' text format."""
+    return Response(call.service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _status(service: Service) -> str:
+    if not service.scheduler.admitting:
+        return "shutting_down"
+    snapshot = service.store.snapshot
+    if snapshot.loading:
+        return "loading"
+    return "ready" if snapshot.is_ready else "failed"

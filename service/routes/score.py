@@ -1,0 +1,95 @@
+"""POST /v1/score: is this frame unusual, how sure is that, and where."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse, Response
+
+from runtime.errors import InvalidInput
+from runtime.manifest import Task
+from runtime.model import Model
+from service.dependencies import CallDep
+from service.openapi import IMAGE_BODY, IMAGE_FAILURES, replies
+from service.replies import JSON, PNG, answer, identity, in_base64, timing_ms
+from service.schemas import FramesQuery, ScoreReply
+from service.scoring import Heatmap, Scoring, Verdict, as_json, require_single_frame
+from service.ticket import Ticket
+from service.uploads import Upload, UploadedImage
+from service.work import Done
+
+router = APIRouter(prefix="/v1", tags=["anomalies"])
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A verdict on its way to the caller."""
+
+    model: Model
+    done: Done[Verdict]
+    total_s: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the verdict as an object."""
+        verdict = self.done.value
+        heatmap = None if verdict.heatmap is None else in_base64(verdict.heatmap)
+        return (
+            {"model": identity(self.model)}
+            | as_json(verdict.decision, verdict.regions)
+            | {"heatmap": heatmap, "timing_ms": timing_ms(self.done.timing, self.total_s)}
+        )
+
+    def as_response(self) -> Response:
+        """Return the verdict as JSON."""
+        return JSONResponse(self.as_json())
+
+    def as_image(self) -> Response:
+        """Return the heat map itself, the verdict in headers."""
+        decision = self.done.value.decision
+        headers = {
+            "X-Model": self.model.manifest.name,
+            "X-Anomaly-Score": f"{decision.score:.6g}",
+            "X-State": decision.state,
+            "X-Anomalous": str(decision.anomalous).lower(),
+        }
+        return Response(self.done.value.heatmap, media_type=PNG, headers=headers)
+
+
+@router.post(
+    "/score",
+    summary="Score a frame, a batch or a clip",
+    responses=replies(ScoreReply, IMAGE_FAILURES, image_types=(PNG,)),
+    openapi_extra=IMAGE_BODY,
+)
+async def score(call: CallDep, query: Annotated[FramesQuery, Query()]) -> Response:
+    """Compare frames with what is normal.
+
+    `score` is raw; `p_value` is the share of normal calibration frames that score at least as high; `anomalous` is
+    `score > threshold`. Several images are a batch, answered with `results` in their order. With `clip=true` they are
+    the frames of one clip. With `Accept: image/png` the reply is the heat map itself.
+    """
+    model = call.model(query.model, Task.SCORE)
+    if not query.clip:
+        require_single_frame(model)
+    as_image = call.accept.require((JSON, PNG)) == PNG
+    heatmap = Heatmap.PNG if as_image and query.heatmap is Heatmap.NONE else query.heatmap
+
+    async def process(ticket: Ticket, *images: UploadedImage) -> Scored:
+        done = await ticket.infer(Scoring(model, images, query.threshold, heatmap))
+        decision = done.value.decision
+        call.service.metrics.scored(model.manifest.name, decision.state, decision.score)
+        return Scored(model, done, ticket.age_s())
+
+    alone = Scored.as_image if as_image else Scored.as_response
+    if not query.clip:
+        return await answer(call, process, alone, Scored.as_json)
+    with call.admit() as ticket:
+        upload = await call.upload(ticket)
+        _require_clip(model, upload)
+        return alone(await process(ticket, *upload.images))
+
+
+def _require_clip(model: Model, upload: Upload) -> None:
+    time = model.manifest.input.time
+    if len(upload.images) != time:
+        raise InvalidInput(f"a clip of {model.manifest.name} has {time} frames; {len(upload.images)} were sent")

@@ -1,0 +1,225 @@
+"""The parameters that endpoints take, and the shapes they answer with."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+from runtime.manifest import Task
+from service.scoring import Heatmap, State
+
+MAX_SAMPLES = 64
+MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exact
+
+ModelParameter = Annotated[str | None, Field(max_length=200, description="A name of /v1/models; absent: the default.")]
+
+
+class Parameters(BaseModel):
+    """Refuses what it does not know: a misspelt parameter is an error, never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class NoQuery(Parameters):
+    """No query parameters at all."""
+
+
+class ModelQuery(Parameters):
+    """Which model answers."""
+
+    model: ModelParameter = None
+
+
+class DenoiseQuery(ModelQuery):
+    """How to denoise."""
+
+    sigma: FiniteFloat | None = Field(
+        None, ge=0, le=255, description="Noise level, RMS error on the 0..255 scale; absent: estimated from the frame."
+    )
+    strength: FiniteFloat = Field(1, ge=0, le=2, description="Factor on the noise level; 0 leaves the frame as it is.")
+
+
+class ScoreQuery(ModelQuery):
+    """How to score."""
+
+    threshold: FiniteFloat | None = Field(None, description="Decide with this threshold, not the model's.")
+    heatmap: Heatmap = Field(Heatmap.NONE, description="Draw the anomaly map as a PNG: by itself, or over the frame.")
+
+
+class FramesQuery(ScoreQuery):
+    """How to score an upload."""
+
+    clip: bool = Field(default=False, description="The images are the frames of one clip, oldest first.")
+
+
+class CameraQuery(ScoreQuery):
+    """How to score a camera's next frame."""
+
+    captured_at: AwareDatetime | None = Field(None, description="When the frame was taken, RFC 3339 with its offset.")
+
+
+class SampleRequest(Parameters):
+    """What to draw: `n` latents from the seed, or the given latents."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"n": 16, "seed": 7}, {"model": "faces", "n": 4, "temperature": 0.7}]}
+    )
+
+    model: ModelParameter = None
+    n: int = Field(1, ge=1, le=MAX_SAMPLES, description="How many images; with latents it must be their number.")
+    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Absent: a random one, which the reply tells.")
+    latents: list[list[FiniteFloat]] | None = Field(
+        None, min_length=1, max_length=MAX_SAMPLES, description="[n][latent_dim], used as they are."
+    )
+    temperature: FiniteFloat = Field(1, ge=0, le=10, description="Standard deviation of the latents drawn.")
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> "SampleRequest":
+        if self.latents is None:
+            return self
+        if "n" in self.model_fields_set and self.n != len(self.latents):
+            raise ValueError(f"n is {self.n} but there are {len(self.latents)} latents")
+        if {"seed", "temperature"} & self.model_fields_set:
+            raise ValueError("latents are used as they are: give neither seed nor temperature with them")
+        return self
+
+
+class ModelIdentity(BaseModel):
+    """Which weights answered."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class RegionReply(BaseModel):
+    """A connected area of the frame that is above the map threshold."""
+
+    box: tuple[float, float, float, float] = Field(description="x1, y1, x2, y2 in 0..1")
+    score: float
+
+
+class TimingReply(BaseModel):
+    """Milliseconds; total runs from admission to the verdict and so holds the upload too."""
+
+    queue: float
+    decode: float
+    inference: float
+    encode: float
+    total: float
+
+
+class ScoreReply(BaseModel):
+    """The verdict on a frame or a clip."""
+
+    model: ModelIdentity
+    score: float | None = Field(description="Raw and unclamped; higher is more anomalous.")
+    p_value: float | None = Field(description="Share of normal calibration frames that score at least as high.")
+    threshold: float | None
+    threshold_source: Literal["model", "request"] | None
+    false_alarm_rate: float | None = Field(description="Share of normal frames that this threshold lets alarm.")
+    state: State
+    anomalous: bool | None = Field(description="score > threshold")
+    regions: list[RegionReply]
+    heatmap: str | None = Field(description="PNG in base64")
+    timing_ms: TimingReply
+
+
+class CameraReply(ScoreReply):
+    """The verdict on a camera's newest frame."""
+
+    camera: str
+    captured_at: str | None
+    frames: int = Field(description="frames in the clip now")
+    clip_frames: int = Field(description="frames in a full clip")
+    repeated: bool = Field(description="the frame had been seen before: this is its verdict from then")
+
+
+class ClipInfo(BaseModel):
+    """What is kept for one model."""
+
+    model: str
+    frames: int
+    clip_frames: int
+    captured_at: str | None
+    state: State | None
+    score: float | None
+
+
+class CameraInfo(BaseModel):
+    """What is kept of a camera."""
+
+    camera: str
+    silent_s: float = Field(description="seconds since its last frame")
+    clips: list[ClipInfo]
+
+
+class CamerasReply(BaseModel):
+    """Every camera, the one heard of last first."""
+
+    cameras: list[CameraInfo]
+
+
+class ImageReply(BaseModel):
+    """An image in JSON, as batches have them."""
+
+    model: ModelIdentity
+    image: str = Field(description="base64")
+    media_type: str
+    noise_level: float | None = None
+    anomaly_score: float | None = None
+
+
+class LatentReply(BaseModel):
+    """A frame in the latent space."""
+
+    model: ModelIdentity
+    latent: list[float]
+
+
+class SampleReply(BaseModel):
+    """Generated images, and all that is needed to have them again."""
+
+    model: ModelIdentity
+    seed: int | None
+    latents: list[list[float]]
+    images: list[str] = Field(description="PNG in base64")
+
+
+class ModelsReply(BaseModel):
+    """What is served."""
+
+    models: list[dict[str, Any]] = Field(description="manifests")
+    defaults: dict[Task, str] = Field(description="the model that answers a task when none is named")
+    failed: dict[str, str] = Field(description="why a folder is not served, or not in its newest form")
+    loading: list[str]
+
+
+class ReloadReply(BaseModel):
+    """What a reload has changed."""
+
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+    kept: list[str]
+    failed: dict[str, str]
+
+
+class ReadyReply(BaseModel):
+    """Whether every model is served, and on what."""
+
+    status: Literal["ready", "loading", "failed", "shutting_down"]
+    device: str
+    note: str
+    models: dict[str, str]
+
+
+class ProblemReply(BaseModel):
+    """Any failure: RFC 9457."""
+
+    type: str = Field(description="A stable URI to switch on.")
+    title: str
+    status: int
+    detail: str = Field(description="What went wrong this time, and the cure.")
+    instance: str
+    request_id: str
+    errors: list[dict[str, Any]] | None = Field(None, description="Of a validation: loc, msg and type of each.")

@@ -1,0 +1,173 @@
+"""From anomaly scores to verdicts: decisions, regions and heat maps, for single frames and for clips."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from runtime import heatmaps
+from runtime.errors import InvalidInput
+from runtime.images import ImageFormat, Pixels, encode
+from runtime.manifest import Calibration, Manifest
+from runtime.model import Model, Outputs
+from service.uploads import UploadedImage
+from service.work import Inputs, Work
+
+
+class Heatmap(StrEnum):
+    """How the anomaly map is drawn: not at all, by itself, or over the frame."""
+
+    NONE = "none"
+    PNG = "png"
+    OVERLAY = "overlay"
+
+
+class State(StrEnum):
+    """What is known of a frame."""
+
+    NORMAL = "normal"
+    ANOMALOUS = "anomalous"
+    UNCALIBRATED = "uncalibrated"
+    WARMING_UP = "warming_up"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The part of a verdict that follows from the score and a threshold alone."""
+
+    score: float | None
+    p_value: float | None
+    threshold: float | None
+    threshold_source: str | None
+    false_alarm_rate: float | None
+    state: State
+
+    @property
+    def anomalous(self) -> bool | None:
+        """Whether the score is above the threshold; None where nothing was decided."""
+        return {State.NORMAL: False, State.ANOMALOUS: True}.get(self.state)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is said of one frame."""
+
+    decision: Decision
+    regions: tuple[heatmaps.Region, ...] = ()
+    heatmap: bytes | None = None  # PNG
+
+
+def decide(score: float | None, calibration: Calibration | None, threshold: float | None) -> Decision:
+    """Compare a score (None: the clip is not full) with the threshold of the request, or else of the model.
+
+    With a request's threshold the false-alarm rate is the share of calibration frames that it would let alarm.
+    """
+    if threshold is not None:
+        source, rate = "request", calibration.p_value(threshold) if calibration else None
+    elif calibration is not None:
+        threshold, source, rate = calibration.threshold, "model", calibration.false_alarm_rate
+    else:
+        source, rate = None, None
+    p_value = calibration.p_value(score) if calibration is not None and score is not None else None
+    return Decision(score, p_value, threshold, source, rate, _state(score, threshold))
+
+
+def _state(score: float | None, threshold: float | None) -> State:
+    if score is None:
+        return State.WARMING_UP
+    if threshold is None:
+        return State.UNCALIBRATED
+    return State.ANOMALOUS if score > threshold else State.NORMAL
+
+
+class Scoring(Work[Verdict]):
+    """One frame, or the frames of a clip, scored. `earlier` are frames of the clip that are already fitted."""
+
+    def __init__(
+        self,
+        model: Model,
+        images: Sequence[UploadedImage],
+        threshold: float | None,
+        heatmap: Heatmap,
+        earlier: Sequence[Pixels] = (),
+    ) -> None:
+        super().__init__(model)
+        _require_drawable(model.manifest, heatmap)
+        self._images = images
+        self._threshold = threshold
+        self._heatmap = heatmap
+        self._earlier = earlier
+        self._last_frame: Pixels | None = None  # as it was sent, for the heat map
+        self.fitted: Pixels | None = None  # the newest frame at the model's size
+
+    def prepare(self) -> Inputs:
+        """Decode the frames and put them behind the earlier ones."""
+        frames = [*self._earlier, *map(self.read, self._images)]
+        if self.model.manifest.input.time == 1:
+            return Inputs(frames[-1])
+        if any(frame.shape != frames[0].shape for frame in frames):
+            raise InvalidInput("the frames of a clip must have one size; DELETE the camera if its size has changed")
+        return Inputs(np.stack(frames))
+
+    def read(self, image: UploadedImage) -> Pixels:
+        """Decode a frame to the model's size, and remember it as the newest."""
+        pixels = image.decode(self.model.manifest.input.channels).pixels
+        self._last_frame = pixels if self._heatmap is not Heatmap.NONE else None
+        self.fitted = self.model.fit(pixels)
+        return self.fitted
+
+    def finish(self, outputs: Outputs) -> Verdict:
+        """Decide, find the regions, draw the heat map."""
+        calibration = self.model.manifest.calibration
+        score = float(outputs.anomaly_score) if outputs.anomaly_score is not None else None
+        verdict = Verdict(decide(score, calibration, self._threshold))
+        if calibration is None or outputs.anomaly_map is None:
+            return verdict
+        return replace(
+            verdict,
+            regions=tuple(heatmaps.regions(outputs.anomaly_map, calibration)),
+            heatmap=self._draw(outputs, calibration),
+        )
+
+    def _draw(self, outputs: Outputs, calibration: Calibration) -> bytes | None:
+        frame, anomaly_map = self._last_frame, outputs.anomaly_map
+        if frame is None or anomaly_map is None:
+            return None
+        if self._heatmap is Heatmap.OVERLAY:
+            return encode(heatmaps.overlay(frame, anomaly_map, calibration), ImageFormat.PNG)
+        return encode(heatmaps.colour(anomaly_map, calibration, *frame.shape[:2]), ImageFormat.PNG)
+
+
+def _require_drawable(manifest: Manifest, heatmap: Heatmap) -> None:
+    if heatmap is Heatmap.NONE:
+        return
+    if manifest.calibration is None:
+        raise InvalidInput(f"{manifest.name} is not calibrated, so a heat map has no scale; ask for heatmap=none")
+    if "anomaly_map" not in {tensor.name for tensor in manifest.graphs.autoencoder.outputs}:
+        raise InvalidInput(f"{manifest.name} has no anomaly map; ask for heatmap=none")
+
+
+def require_single_frame(model: Model) -> None:
+    """Raise InvalidInput for a model that looks at a clip: one image is not enough for it."""
+    time = model.manifest.input.time
+    if time > 1:
+        raise InvalidInput(
+            f"{model.manifest.name} looks at clips of {time} frames: POST the frames one by one to "
+            "/v1/cameras/{camera}/frames, or /v1/score?clip=true with all of them in one multipart body"
+        )
+
+
+def as_json(decision: Decision, regions: Sequence[heatmaps.Region]) -> dict[str, Any]:
+    """Return the fields of a verdict that do not depend on the request."""
+    return {
+        "score": decision.score,
+        "p_value": decision.p_value,
+        "threshold": decision.threshold,
+        "threshold_source": decision.threshold_source,
+        "false_alarm_rate": decision.false_alarm_rate,
+        "state": decision.state,
+        "anomalous": decision.anomalous,
+        "regions": [{"box": region.box, "score": region.score} for region in regions],
+    }

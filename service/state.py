@@ -1,0 +1,63 @@
+"""Everything that one app consists of; there are no globals."""
+
+import asyncio
+from dataclasses import dataclass
+
+from runtime.devices import Device, select_device, usable_cores
+from runtime.images import Limits
+from service.cameras import Cameras
+from service.metrics import Metrics
+from service.scheduler import Capacity, Scheduler
+from service.settings import Settings
+from service.store import ModelStore
+from service.uploads import UploadLimits
+
+
+@dataclass(frozen=True)
+class Service:
+    """The parts, wired together."""
+
+    settings: Settings
+    token: bytes | None
+    device: Device
+    metrics: Metrics
+    store: ModelStore
+    scheduler: Scheduler
+    cameras: Cameras
+    upload_limits: UploadLimits
+    large_frames: asyncio.Semaphore  # decoded frames of up to a gigabyte: few of them are held at once
+
+    @classmethod
+    def build(cls, settings: Settings) -> "Service":
+        """Make the parts and start nothing. Raises DeviceUnavailable or ModelFolderInvalid."""
+        token = settings.bearer_token()
+        device = select_device(settings.device, settings.workers)
+        metrics = Metrics(device)
+        capacity = _capacity(settings, device)
+        return cls(
+            settings=settings,
+            token=None if token is None else token.encode(),
+            device=device,
+            metrics=metrics,
+            store=ModelStore(settings.models_dir, device, metrics),
+            scheduler=Scheduler(capacity, metrics),
+            cameras=Cameras(settings.max_cameras, settings.camera_idle_s, metrics),
+            upload_limits=UploadLimits(
+                Limits(settings.max_image_bytes, settings.max_image_pixels),
+                settings.max_batch_images,
+                settings.max_request_bytes,
+                settings.upload_timeout_s,
+            ),
+            large_frames=asyncio.Semaphore(capacity.threads),
+        )
+
+
+def _capacity(settings: Settings, device: Device) -> Capacity:
+    return Capacity(
+        # Where frames are gathered into batches, the other cores decode for the few threads on the device.
+        threads=device.workers if device.max_batch == 1 else max(device.workers + 1, usable_cores()),
+        lanes=device.workers,
+        max_batch=device.max_batch,
+        requests=settings.queue_capacity,
+        deadline_s=settings.deadline_s,
+    )

@@ -1,0 +1,1 @@
+"""Learn autoencoders from camera frames, measure them, and export them as model folders."""

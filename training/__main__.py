@@ -1,0 +1,150 @@
+"""The command line: python -m training kinds | train | export | evaluate | make."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from runtime.errors import ClearwatchError
+from training.errors import RunError, TrainingError
+
+EXAMPLES = """\
+examples:
+  python -m training kinds                                  what there is to train, with every setting
+  python -m training train walkway --data data              a shipped recipe, into runs/walkway
+  python -m training train camera --data my_frames \\
+      --set autoencoder.latent_dim=64 --set train.steps=5000
+  python -m training train walkway --data data --resume     go on after Ctrl-C
+  python -m training export runs/walkway --data data --out models/walkway
+  python -m training evaluate models/walkway --data data
+  python -m training make walkway --data data               the three in a row
+
+A recipe is a YAML file; the shipped ones are in training/configs/. Losses: tensorboard --logdir runs
+"""
+
+
+def _kinds(_: argparse.Namespace) -> None:
+    from training.autoencoders.base import AutoencoderConfig, kinds  # noqa: PLC0415 - torch takes seconds to import
+
+    for name, kind in kinds().items():
+        doc = sys.modules[kind.__module__].__doc__ or ""
+        print(f"{name}: {doc.splitlines()[0]}")
+        print(f"    tasks: {', '.join(sorted(kind.tasks))}")
+        for key, field in kind.Config.model_fields.items():
+            if key not in AutoencoderConfig.model_fields:
+                default = field.get_default(call_default_factory=True)
+                print(f"    {key} = {default!r}  {field.description or ''}".rstrip())
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from training.config import read_recipe  # noqa: PLC0415
+    from training.data import load, split  # noqa: PLC0415
+    from training.trainer import train  # noqa: PLC0415
+
+    recipe = read_recipe(arguments.recipe, arguments.set)
+    run = arguments.run or Path("runs") / recipe.name
+    if run.exists() and not arguments.resume:
+        raise RunError(f"{run} exists: go on with --resume, name another with --run, or remove it")
+    parts = split(load(recipe.data, arguments.data), recipe.data, recipe.seed)
+    print(f"{len(parts.train)} frames to train on, {len(parts.validation)} to validate, "
+          f"{len(parts.calibration)} to calibrate", file=sys.stderr)  # fmt: skip
+    try:
+        best = train(recipe, parts, run, resume=arguments.resume)
+    except SystemExit as stop:  # Lightning's way to end after Ctrl-C, once everything is saved
+        print(f"\nstopped and saved; go on with: python -m training train {arguments.recipe} "
+              f"--data {arguments.data} --run {run} --resume", file=sys.stderr)  # fmt: skip
+        raise SystemExit(130) from stop
+    print(f"best checkpoint: {best}\nnext: python -m training export {run} --data {arguments.data}", file=sys.stderr)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from training.data import load, split  # noqa: PLC0415
+    from training.export import export  # noqa: PLC0415
+    from training.trainer import load_run  # noqa: PLC0415
+
+    recipe, autoencoder = load_run(arguments.run)
+    out = arguments.out or Path("models") / recipe.name
+    parts = split(load(recipe.data, arguments.data), recipe.data, recipe.seed)
+    manifest = export(recipe, autoencoder, parts, out)
+    print(f"{out}: {manifest.name} version {manifest.version}, can {', '.join(manifest.tasks)}", file=sys.stderr)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from runtime.devices import select_device  # noqa: PLC0415
+    from runtime.model import Model  # noqa: PLC0415
+    from training.config import parse_recipe  # noqa: PLC0415
+    from training.evaluate import evaluate  # noqa: PLC0415
+
+    model = Model.open(arguments.model, select_device(arguments.device))
+    recipe = parse_recipe(model.manifest.provenance.config, f"{arguments.model}/manifest.json: provenance.config")
+    if not recipe.evaluate:
+        raise RunError(f"the recipe of {recipe.name} names nothing under `evaluate:`; see docs/training.md")
+    evaluate(arguments.model, model, recipe, arguments.data)
+    print((arguments.model / "README.md").read_text(encoding="utf-8"))
+
+
+def _make(arguments: argparse.Namespace) -> None:
+    from training.config import read_recipe  # noqa: PLC0415
+
+    for name in arguments.recipes:
+        recipe = read_recipe(name, arguments.set)
+        run, folder = arguments.runs / recipe.name, arguments.models / recipe.name
+        shared = {"data": arguments.data, "set": arguments.set, "device": arguments.device}
+        print(f"=== {name}", file=sys.stderr)
+        _train(argparse.Namespace(recipe=name, run=run, resume=(run / "checkpoints").is_dir(), **shared))
+        _export(argparse.Namespace(run=run, out=folder, **shared))
+        if recipe.evaluate:
+            _evaluate(argparse.Namespace(model=folder, **shared))
+
+
+def _parser() -> argparse.ArgumentParser:
+    from runtime.devices import DeviceChoice  # noqa: PLC0415
+
+    parser = argparse.ArgumentParser(
+        "python -m training", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=run)
+        if name != "kinds":
+            sub.add_argument("--data", type=Path, default=Path("data"), metavar="DIR",
+                             help="where the recipe's sources are (default: data; see docs/data.md)")  # fmt: skip
+        return sub
+
+    command("kinds", _kinds, "list the kinds of autoencoder and their settings")
+    train = command("train", _train, "train a recipe; Ctrl-C saves")
+    train.add_argument("recipe", help="a shipped recipe's name, or a YAML file")
+    train.add_argument("--run", type=Path, metavar="DIR", help="run folder (default: runs/NAME)")
+    train.add_argument("--resume", action="store_true", help="go on from the run folder's newest checkpoint")
+    export = command("export", _export, "export a run to a model folder: ONNX, parity, calibration, card")
+    export.add_argument("run", type=Path, help="run folder")
+    export.add_argument("--out", type=Path, metavar="DIR", help="model folder (default: models/NAME)")
+    evaluate = command("evaluate", _evaluate, "measure a model folder, and write the figures into it")
+    evaluate.add_argument("model", type=Path, help="model folder")
+    make = command("make", _make, "train (or go on), export and evaluate recipes")
+    make.add_argument("recipes", nargs="+", help="recipes, one after the other")
+    make.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR")
+    make.add_argument("--models", type=Path, default=Path("models"), metavar="DIR")
+    for sub in (train, make):
+        sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                         help="override a key of the recipe, as in train.steps=100")  # fmt: skip
+    for sub in (evaluate, make):
+        sub.add_argument("--device", type=DeviceChoice, default=DeviceChoice.AUTO, choices=list(DeviceChoice))
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; errors that the user can cure are one message and exit code 2."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.command(arguments)
+    except (ClearwatchError, TrainingError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

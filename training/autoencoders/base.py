@@ -1,0 +1,147 @@
+"""What every autoencoder is: encode, decode, a loss that knows the kind; and the register of the kinds."""
+
+import difflib
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from runtime.manifest import Frozen, Noise, Task
+
+Code = TypeVar("Code")
+"""What encode returns: a Tensor [B, latent_dim], or the feature pyramid of a U-Net."""
+
+
+@dataclass(frozen=True)
+class FrameShape:
+    """The geometry of the frames; height and width are None for a model of any frame size."""
+
+    channels: int
+    height: int | None = None
+    width: int | None = None
+
+    @property
+    def fixed(self) -> tuple[int, int, int]:
+        """Return (channels, height, width); raise ValueError where the kind needs a size and none was given."""
+        if self.height is None or self.width is None:
+            raise ValueError("this kind needs frames of one size: set data.height and data.width")
+        return self.channels, self.height, self.width
+
+
+@dataclass(frozen=True)
+class Losses:
+    """`total` is minimised; `parts` are its named terms, for the log."""
+
+    total: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+class AutoencoderConfig(Frozen):
+    """What a recipe says under `autoencoder:`; a kind adds its own fields."""
+
+    kind: str = Field(description="one of `python -m training kinds`")
+
+
+class Autoencoder(nn.Module, ABC, Generic[Code]):
+    """An encoder, a decoder and a loss. Frames are float [B, C, H, W] in 0..1."""
+
+    Config: ClassVar[type[AutoencoderConfig]]
+    tasks: ClassVar[frozenset[Task]]
+
+    def __init__(self, shape: FrameShape) -> None:
+        super().__init__()
+        self.shape = shape
+
+    @property
+    def latent_dim(self) -> int | None:
+        """Length of the code, or None where the code is no vector."""
+        return None
+
+    @abstractmethod
+    def encode(self, frames: Tensor) -> Code:
+        """Return the code of the frames."""
+
+    @abstractmethod
+    def decode(self, code: Code) -> Tensor:
+        """Return frames [B, C, H, W] in 0..1 from a code."""
+
+    @abstractmethod
+    def loss(self, frames: Tensor) -> Losses:
+        """Return what training minimises; penalties and corruption live here."""
+
+    def reconstruct(self, frames: Tensor) -> Tensor:
+        """Return decode(encode(frames))."""
+        return self.decode(self.encode(frames))
+
+    def pretrain(self, batches: Callable[[], Iterable[Tensor]]) -> None:
+        """Set the weights before the training proper; most kinds do nothing. `batches()` yields float frames."""
+
+    def measure(self, frames: Tensor) -> dict[tuple[str, str], float]:  # noqa: ARG002 - for the kinds
+        """Return figures that only this kind can tell of itself, by (name, unit); measured at export."""
+        return {}
+
+
+class Denoiser(Autoencoder[Code]):
+    """An autoencoder that removes noise of a given level and can tell the level by itself."""
+
+    receptive_field: int
+    """How many pixels to each side an output pixel looks at."""
+
+    stride: int
+    """Frames are padded to a multiple of this many pixels."""
+
+    @property
+    @abstractmethod
+    def noise(self) -> Noise:
+        """What noise it was trained for."""
+
+    @abstractmethod
+    def denoise(self, frames: Tensor, level: Tensor) -> Tensor:
+        """Return the clean frames; `level` is [B], RMS noise in 0..1. Height and width are multiples of `stride`."""
+
+    @abstractmethod
+    def estimate_noise_level(self, frames: Tensor) -> Tensor:
+        """Return [B], the RMS noise in 0..1, judged from the frames alone."""
+
+
+_KINDS: dict[str, type[Autoencoder[Any]]] = {}
+
+Kind = TypeVar("Kind", bound=type[Autoencoder[Any]])
+
+
+def register(kind: Kind) -> Kind:
+    """Class decorator: file the kind under the default of its Config's `kind` field."""
+    name = kind.Config.model_fields["kind"].default
+    if name in _KINDS:
+        raise ValueError(f"two autoencoders are registered as {name!r}: {_KINDS[name]} and {kind}")
+    _KINDS[name] = kind
+    return kind
+
+
+def kinds() -> dict[str, type[Autoencoder[Any]]]:
+    """Return every kind by name; a file in this folder is found by being there."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        importlib.import_module(f"{__package__}.{module.name}")
+    return dict(sorted(_KINDS.items()))
+
+
+def find_kind(name: str) -> type[Autoencoder[Any]]:
+    """Return the kind; raise ValueError naming the nearest one there is."""
+    known = kinds()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+        raise ValueError(f"no autoencoder kind {name!r}; {hint}")
+    return known[name]
+
+
+def build(config: AutoencoderConfig, shape: FrameShape) -> Autoencoder[Any]:
+    """Make an untrained autoencoder."""
+    constructor: Callable[[AutoencoderConfig, FrameShape], Autoencoder[Any]] = find_kind(config.kind)
+    return constructor(config, shape)

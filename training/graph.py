@@ -1,0 +1,122 @@
+"""The networks as they are exported: uint8 frames in, everything the manifest promises out, all arithmetic inside."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.autoencoders.base import Autoencoder, Denoiser
+from training.config import ScoreConfig
+
+
+def to_unit(frames: Tensor) -> Tensor:
+    """Uint8 [B, H, W, C] -> float [B, C, H, W] in 0..1."""
+    return frames.permute(0, 3, 1, 2).float() / 255
+
+
+def to_levels(frames: Tensor) -> Tensor:
+    """Float [B, C, H, W] -> uint8 [B, H, W, C], clipped and rounded."""
+    return (frames.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+class AutoencoderGraph(nn.Module):
+    """Frames -> reconstruction, (anomaly_map, anomaly_score,) latent; for kinds whose code is a vector."""
+
+    def __init__(self, autoencoder: Autoencoder[Tensor], score: ScoreConfig | None) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.score = score
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what forward returns."""
+        scored = ("anomaly_map", "anomaly_score") if self.score else ()
+        return ("reconstruction", *scored, "latent")
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
+        """Run on uint8 [B, H, W, C]."""
+        unit = to_unit(frames)
+        latent = self.autoencoder.encode(unit)
+        reconstruction = self.autoencoder.decode(latent)
+        if self.score is None:
+            return to_levels(reconstruction), latent
+        anomaly_map = error_map(unit, reconstruction, self.score)
+        return to_levels(reconstruction), anomaly_map, pool(anomaly_map, self.score.top_share), latent
+
+
+def error_map(frames: Tensor, reconstruction: Tensor, score: ScoreConfig) -> Tensor:
+    """Return the reconstruction error [B, H, W], averaged over channels and over windows around each pixel."""
+    apart = frames - reconstruction
+    error = (apart.square() if score.error == "squared" else apart.abs()).mean(1, keepdim=True)
+    if score.window > 1:
+        # At the border the window is cut, not filled with zeros: a car at the edge counts in full.
+        error = nn.functional.avg_pool2d(
+            error, score.window, stride=1, padding=score.window // 2, count_include_pad=False
+        )
+    return error[:, 0]
+
+
+def pool(anomaly_map: Tensor, top_share: float) -> Tensor:
+    """Return the mean of the worst `top_share` of each map, [B, H, W] -> [B]."""
+    flat = anomaly_map.flatten(1)
+    count = max(1, round(top_share * flat.shape[1]))
+    if count == flat.shape[1]:
+        return flat.mean(1)
+    return flat.amax(1) if count == 1 else flat.topk(count, dim=1).values.mean(1)
+
+
+class GeneratorGraph(nn.Module):
+    """Latent -> samples."""
+
+    outputs = ("samples",)
+
+    def __init__(self, autoencoder: Autoencoder[Tensor]) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, latent: Tensor) -> tuple[Tensor]:
+        """Float [n, latent_dim] -> uint8 [n, H, W, C]."""
+        return (to_levels(self.autoencoder.decode(latent)),)
+
+
+class DenoiserGraph(nn.Module):
+    """Frames and their noise level -> reconstruction; any frame size."""
+
+    outputs = ("reconstruction",)
+
+    def __init__(self, denoiser: Denoiser[Any]) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, frames: Tensor, noise_level: Tensor) -> tuple[Tensor]:
+        """Run on uint8 [B, H, W, C] and float [B] on the 0..255 scale."""
+        height, width = frames.shape[1], frames.shape[2]
+        padded = pad_to_stride(to_unit(frames), self.denoiser.stride)
+        clean = self.denoiser.denoise(padded, noise_level / 255)
+        return (to_levels(clean[:, :, :height, :width]),)
+
+
+class NoiseEstimatorGraph(nn.Module):
+    """Frames -> noise_level."""
+
+    outputs = ("noise_level",)
+
+    def __init__(self, denoiser: Denoiser[Any]) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, frames: Tensor) -> tuple[Tensor]:
+        """Uint8 [B, H, W, C] -> float [B] on the 0..255 scale."""
+        padded = pad_to_stride(to_unit(frames), self.denoiser.stride)
+        return (self.denoiser.estimate_noise_level(padded) * 255,)
+
+
+def pad_to_stride(frames: Tensor, stride: int) -> Tensor:
+    """Repeat the last row and column of [B, C, H, W] up to a multiple of `stride`; works from 1 x 1 pixel up."""
+    rows, columns = (_repeating_index(length, stride, frames.device) for length in frames.shape[2:])
+    return frames.index_select(2, rows).index_select(3, columns)
+
+
+def _repeating_index(length: int, stride: int, device: torch.device) -> Tensor:
+    whole = (length + stride - 1) // stride * stride
+    return torch.arange(whole, device=device).clamp(max=length - 1)

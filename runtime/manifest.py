@@ -189,6 +189,7 @@ class Metric(Frozen):
     unit: str = ""
     data_set: str
     protocol: str
+    method: str = "this model"
     seed: int | None = None
 
 

@@ -240,5 +240,5 @@ def _check_close(what: str, expected: npt.NDArray[np.generic], found: npt.NDArra
     with np.errstate(invalid="ignore"):  # infinity less infinity
         apart = float(np.abs(wide - found.astype(np.float64)).max(initial=0.0))
     allowed = GOLDEN_LEVELS if expected.dtype == np.uint8 else GOLDEN_RTOL * float(np.abs(wide).max(initial=0.0))
-    if not apart <= allowed:  # a NaN is refused too
+    if not apart <= allowed < np.inf:  # so a NaN or an infinity is refused, on whichever side
         raise ModelFolderInvalid(f"{what} differs by {apart:.6g}; at most {allowed:.6g} is allowed")

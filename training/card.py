@@ -9,10 +9,10 @@ from training.data import Frames
 from training.pictures import draw
 
 CAPTIONS = {
-    "denoised.png": "Held-out frames with Gaussian noise, sigma 25 | denoised blindly | clean.",
-    "reconstructions.png": "Held-out frames, their reconstructions and, where calibrated, their heat maps.",
-    "samples.png": "Samples: latents drawn from N(0, I), decoded.",
-    "interpolations.png": "Walks through the latent space from one held-out frame to another.",
+    "denoised.jpg": "Held-out frames with Gaussian noise, sigma 25 | denoised blindly | clean.",
+    "reconstructions.jpg": "Held-out frames, their reconstructions and, where calibrated, their heat maps.",
+    "samples.jpg": "Samples: latents drawn from N(0, I), decoded.",
+    "interpolations.jpg": "Walks through the latent space from one held-out frame to another.",
     "roc.png": "Test frames under one threshold, beside what learns nothing.",
     "scores.png": "Scores of normal and anomalous test frames.",
 }

@@ -39,18 +39,18 @@ def draw(model: Model, folder: Path, frames: Frames, seed: int) -> None:
     tasks = model.manifest.tasks
     chosen = [frames.pixels[i] for i in rng.choice(len(frames), min(4, len(frames)), replace=False)]
     if Task.DENOISE in tasks:
-        _write(folder / "denoised.png", [_denoised(model, pixels, rng) for pixels in chosen[:3]])
+        _write(folder / "denoised.jpg", [_denoised(model, pixels, rng) for pixels in chosen[:3]])
     if Task.RECONSTRUCT in tasks:
-        _write(folder / "reconstructions.png", _transpose([_reconstructed(model, pixels) for pixels in chosen]))
+        _write(folder / "reconstructions.jpg", _transpose([_reconstructed(model, pixels) for pixels in chosen]))
     if Task.SAMPLE in tasks and model.manifest.latent_dim is not None:
         latents = rng.standard_normal((32, model.manifest.latent_dim)).astype(np.float32)
         samples = list(model.generate(latents))
-        _write(folder / "samples.png", [samples[i : i + 8] for i in range(0, 32, 8)])
-        _write(folder / "interpolations.png", [_interpolated(model, chosen[i], chosen[i + 1]) for i in (0, 2)])
+        _write(folder / "samples.jpg", [samples[i : i + 8] for i in range(0, 32, 8)])
+        _write(folder / "interpolations.jpg", [_interpolated(model, chosen[i], chosen[i + 1]) for i in (0, 2)])
 
 
 def _write(path: Path, rows: Sequence[Sequence[Pixels]]) -> None:
-    path.write_bytes(encode(mosaic(rows), ImageFormat.PNG))
+    path.write_bytes(encode(mosaic(rows), ImageFormat.JPEG))
 
 
 def _transpose(columns: Sequence[Sequence[Pixels]]) -> list[list[Pixels]]:

@@ -1,0 +1,1 @@
+"""Callers of the service over HTTP; nothing here imports the rest of the project."""

@@ -1,6 +1,6 @@
 """The model card: what a model is, how good, on what, and where it fails; written from the manifest alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from runtime.manifest import Manifest, Metric
@@ -55,19 +55,35 @@ def _pictures(folder: Path) -> Iterator[str]:
 
 
 def _figures(metrics: tuple[Metric, ...]) -> Iterator[str]:
-    """Yield one table for each data set and protocol: a row for each method, a column for each figure."""
     if metrics:
         yield from ("## Figures", "")
-    for data_set, protocol in dict.fromkeys((metric.data_set, metric.protocol) for metric in metrics):
-        chosen = [metric for metric in metrics if (metric.data_set, metric.protocol) == (data_set, protocol)]
-        columns = list(dict.fromkeys(metric.name + (f" ({metric.unit})" if metric.unit else "") for metric in chosen))
-        cells = {(m.method, m.name + (f" ({m.unit})" if m.unit else "")): f"{m.value:.4g}" for m in chosen}
-        yield from (f"{data_set}: {protocol}.", "")
-        yield "| " + " | ".join(["", *columns]) + " |"
-        yield "|---" * (len(columns) + 1) + "|"
-        for method in dict.fromkeys(metric.method for metric in chosen):
-            yield "| " + " | ".join([method, *(cells.get((method, column), "") for column in columns)]) + " |"
-        yield ""
+    for title, rows in tables(metrics).items():
+        yield from (f"{title}.", "", markdown(rows), "")
+
+
+Row = Mapping[str, str | float]
+
+
+def tables(metrics: Iterable[Metric]) -> dict[str, list[Row]]:
+    """Arrange metrics in one table for each data set and protocol: a row a method, a column a figure."""
+    found: dict[str, dict[str, dict[str, str | float]]] = {}
+    for metric in metrics:
+        rows = found.setdefault(f"{metric.data_set}: {metric.protocol}", {})
+        column = metric.name + (f" ({metric.unit})" if metric.unit else "")
+        rows.setdefault(metric.method, {"": metric.method})[column] = metric.value
+    return {title: list(rows.values()) for title, rows in found.items()}
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Format rows as a Markdown table; the columns are those of the first row."""
+    columns = list(rows[0])
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(_cell(row.get(column, "")) for column in columns) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
 
 
 def _training(manifest: Manifest) -> Iterator[str]:

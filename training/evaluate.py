@@ -51,11 +51,16 @@ def evaluate(folder: Path, model: Model, recipe: Recipe, root: Path) -> Manifest
     """Run every check of the recipe, write the figures to the manifest and the card, the plots beside them."""
     evaluation = Evaluation(model, recipe, root, folder)
     kept = tuple(metric for metric in model.manifest.metrics if metric.protocol.startswith("torch"))
-    found = [metric for check in recipe.evaluate for metric in CHECKS[type(check)](check, evaluation)]
+    found = [metric for check in recipe.evaluate for metric in measure(check, evaluation)]
     manifest = model.manifest.model_copy(update={"metrics": kept + tuple(found)})
     write_manifest(manifest, folder)
     write_text(manifest, folder)
     return manifest
+
+
+def measure(check: Check, evaluation: Evaluation) -> Iterator[Metric]:
+    """Run one check; plots go into the evaluation's folder."""
+    return CHECKS[type(check)](check, evaluation)
 
 
 def psnr(clean: Pixels, other: Pixels) -> float:

@@ -1,0 +1,56 @@
+# make help lists the targets. DATA is where the data sets are: docs/data.md says how to lay them out.
+DATA ?= data
+PYTHON ?= python3
+EXTRA ?= cpu
+MODELS := denoiser walkway walkway-vae digits
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+SERVING := .venv/.serving-$(EXTRA)
+TESTING := .venv/.testing-$(EXTRA)
+
+.PHONY: help setup serve test check format models image clean $(addprefix bench-,$(basename $(notdir $(wildcard benchmarks/*.py))))
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(TESTING) ## install everything: serving, client, training, tests
+
+serve: $(SERVING) ## install what serving needs, and serve the shipped models
+	@$(BIN)/python -m service
+
+test: $(TESTING) ## install the rest, and run the tests
+	$(BIN)/python -m pytest --data $(DATA) $(ARGS)
+
+check: $(TESTING) ## ruff, ruff format, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(TESTING) ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+models: $(TESTING) ## train, export and evaluate every shipped model again (hours on a CPU)
+	$(BIN)/python -m training make $(MODELS) --data $(DATA)
+
+bench-%: $(TESTING) ## run benchmarks/NAME.py; ARGS="--json FILE" also writes the figures
+	$(BIN)/python -m benchmarks.$* --data $(DATA) $(ARGS)
+
+image: ## build the service image for the CPU
+	docker build --target cpu --tag clearwatch:cpu .
+
+clean: ## remove what setup installed
+	rm -rf .venv *.egg-info
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version) if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv .venv
+
+$(SERVING): pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) --editable '.[$(EXTRA),client]'
+	@touch $@
+
+$(TESTING): $(SERVING)
+	$(PIP) --editable '.[$(EXTRA),client,training,dev]'
+	@touch $@

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from benchmarks.report import Report, Row, arguments
+from benchmarks.report import Report, arguments
 from runtime.devices import DeviceChoice, select_device
 from runtime.images import SUFFIXES, Pixels, read
 from runtime.manifest import Task, read_manifest
 from runtime.model import Model
-from training.card import tables
+from training.card import Row, tables
 from training.config import DenoisingCheck, parse_recipe
 from training.data import DataConfig, Source, load
 from training.evaluate import Evaluation, denoise, measure, psnr

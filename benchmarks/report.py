@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from training.card import Row as Row
-from training.card import markdown
+from training.card import Row, markdown
 from training.trainer import environment
 
 

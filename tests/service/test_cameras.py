@@ -1,0 +1,165 @@
+"""Cameras: clips fill up, repeats do not count, order is kept, and cameras do not see one another."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from runtime.devices import Device
+from runtime.errors import CameraNotFound
+from runtime.images import ImageFormat, encode
+from runtime.model import Model
+from service.cameras import Cameras
+from service.metrics import Metrics
+from service.schemas import CameraInfo, CameraReply
+from tests.model_folders import write_clip_scorer
+from tests.service.conftest import PNG, Serve
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (12, 16, 24, 1), np.uint8)
+ENCODED = [encode(frame, ImageFormat.PNG) for frame in FRAMES]
+
+
+def send(client: httpx.Client, camera: str, index: int, **query: object) -> dict[str, Any]:
+    params = {"model": "clips"} | {key: str(value) for key, value in query.items()}
+    reply = client.post(f"/v1/cameras/{camera}/frames", content=ENCODED[index], headers=PNG, params=params)
+    assert reply.status_code == 200, reply.text
+    CameraReply.model_validate(reply.json())
+    return dict(reply.json())
+
+
+def expected(model: Model, last: int) -> float:
+    return float(model.run(FRAMES[None, last - 3 : last + 1])[0].anomaly_score)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def clips(models: Path, cpu: Device) -> Model:
+    return Model.open(models / "clips", cpu)
+
+
+def test_a_clip_fills_up_and_then_slides(client: httpx.Client, clips: Model) -> None:
+    replies = [send(client, "slides", index) for index in range(7)]
+    assert [reply["state"] for reply in replies[:3]] == ["warming_up"] * 3
+    assert [reply["frames"] for reply in replies] == [1, 2, 3, 4, 4, 4, 4]
+    assert {replies[0][name] for name in ("score", "anomalous", "p_value")} == {None}
+    assert [reply["score"] for reply in replies[3:]] == [expected(clips, last) for last in range(3, 7)]
+    assert replies[3]["state"] == "anomalous"
+
+
+def test_cameras_in_turn_score_as_each_alone(client: httpx.Client, clips: Model) -> None:
+    def one(camera: str) -> list[float]:
+        return [send(client, camera, index)["score"] for index in range(8)]
+
+    with ThreadPoolExecutor(4) as pool:
+        scores = list(pool.map(one, ["turn-1", "turn-2", "turn-3", "turn-4"]))
+    assert scores == [[None] * 3 + [expected(clips, last) for last in range(3, 8)]] * 4
+
+
+def test_a_repeated_frame_does_not_count_twice(client: httpx.Client) -> None:
+    first, again = send(client, "repeats", 0), send(client, "repeats", 0)
+    assert (first["repeated"], again["repeated"], again["frames"]) == (False, True, 1)
+    for index in (1, 2):
+        send(client, "repeats", index)
+    verdict = send(client, "repeats", 3)
+    again = send(client, "repeats", 3, threshold=1)
+    assert (again["score"], again["repeated"]) == (verdict["score"], True)
+    assert (verdict["anomalous"], again["anomalous"]) == (True, False)
+
+
+def test_time_orders_the_frames(client: httpx.Client) -> None:
+    def at(second: int) -> str:
+        return f"2025-01-01T00:00:{second:02}Z"
+
+    send(client, "ordered", 0, captured_at=at(5))
+    same_time = send(client, "ordered", 1, captured_at="2025-01-01T01:00:05+01:00")
+    assert same_time["repeated"]
+    older = client.post(
+        "/v1/cameras/ordered/frames", params={"model": "clips", "captured_at": at(4)}, content=ENCODED[2], headers=PNG
+    )
+    assert (older.status_code, older.json()["type"]) == (409, "urn:clearwatch:problem:frame-out-of-order")
+    assert send(client, "ordered", 2, captured_at=at(6))["frames"] == 2
+    assert send(client, "ordered", 3)["captured_at"] == "2025-01-01T00:00:06+00:00"
+
+
+@pytest.mark.parametrize("captured_at", ["yesterday", "2025-01-01T00:00:00", "nan"])
+def test_a_time_without_its_zone_is_422(client: httpx.Client, captured_at: str) -> None:
+    url = f"/v1/cameras/zone/frames?captured_at={captured_at}"
+    assert client.post(url, content=ENCODED[0], headers=PNG).status_code == 422
+
+
+def test_models_have_clips_of_their_own(client: httpx.Client, models: Path, cpu: Device) -> None:
+    send(client, "both", 0)
+    single = send(client, "both", 1, model="scorer")
+    model = Model.open(models / "scorer", cpu)
+    assert single["score"] == float(model.run(model.fit(FRAMES[1])[None])[0].anomaly_score)  # type: ignore[arg-type]
+    assert (single["clip_frames"], send(client, "both", 1)["frames"]) == (1, 2)
+    info = client.get("/v1/cameras/both").json()
+    CameraInfo.model_validate(info)
+    assert [(clip["model"], clip["frames"]) for clip in info["clips"]] == [("clips", 2), ("scorer", 1)]
+
+
+def test_forgetting(client: httpx.Client) -> None:
+    send(client, "forgotten", 0)
+    assert "forgotten" in [camera["camera"] for camera in client.get("/v1/cameras").json()["cameras"]]
+    assert client.delete("/v1/cameras/forgotten").status_code == 204
+    for reply in (client.get("/v1/cameras/forgotten"), client.delete("/v1/cameras/forgotten")):
+        assert (reply.status_code, reply.json()["type"]) == (404, "urn:clearwatch:problem:camera-not-found")
+    assert send(client, "forgotten", 1)["frames"] == 1
+
+
+def test_a_bad_frame_leaves_no_trace(client: httpx.Client) -> None:
+    url = "/v1/cameras/bad/frames?model=clips"
+    assert client.post(url, content=b"\x89PNG\r\n\x1a\nxx", headers=PNG).status_code == 400
+    assert client.get("/v1/cameras/bad").status_code == 404
+    send(client, "bad", 0)
+    assert client.post(url, content=b"\x89PNG\r\n\x1a\nxx", headers=PNG).status_code == 400
+    assert send(client, "bad", 1)["frames"] == 2
+
+
+def test_a_heat_map_over_the_newest_frame(client: httpx.Client) -> None:
+    assert send(client, "heat", 0, heatmap="overlay")["heatmap"] is None
+    for index in (1, 2):
+        send(client, "heat", index)
+    assert send(client, "heat", 3, heatmap="overlay")["heatmap"]
+
+
+@pytest.mark.parametrize("name", ["a%20b", "-a", "a" * 65, "%2e%2e"])
+def test_camera_names_are_plain(client: httpx.Client, name: str) -> None:
+    reply = client.post(f"/v1/cameras/{name}/frames?model=clips", content=ENCODED[0], headers=PNG)
+    assert reply.status_code in {404, 422}
+
+
+def test_several_images_are_not_one_frame(client: httpx.Client) -> None:
+    parts = [("image", ("a", ENCODED[0])), ("image", ("b", ENCODED[1]))]
+    assert client.post("/v1/cameras/many/frames?model=clips", files=parts).status_code == 422
+
+
+def test_a_model_of_another_geometry_starts_anew(serve: Serve, tmp_path: Path) -> None:
+    write_clip_scorer(tmp_path / "clips")
+    client = serve(tmp_path)
+    for index in range(4):
+        send(client, "anew", index)
+    write_clip_scorer(tmp_path / "clips", version="2")
+    assert client.post("/v1/models:reload").json()["changed"] == ["clips"]
+    assert send(client, "anew", 4)["state"] == "anomalous"  # the same geometry: the clip goes on
+    write_clip_scorer(tmp_path / "clips", time=3)
+    assert client.post("/v1/models:reload").json()["changed"] == ["clips"]
+    assert (reply := send(client, "anew", 5))["state"] == "warming_up"
+    assert reply["clip_frames"] == 3
+
+
+def test_the_silent_are_forgotten_and_the_number_is_bounded(cpu: Device) -> None:
+    now = 0.0
+    metrics = Metrics(cpu)
+    cameras = Cameras(2, 60, metrics, lambda: now)
+    for name in ("a", "b", "a", "c"):  # c takes the place of b, the longest silent
+        cameras.visit(name)
+        now += 1
+    assert [camera.name for camera in cameras.all()] == ["c", "a"]
+    assert b"clearwatch_cameras_forgotten_total 1.0" in metrics.render()
+    with pytest.raises(CameraNotFound, match="'b'"):
+        cameras.find("b")
+    now = 62.5
+    assert [camera.name for camera in cameras.all()] == ["c"]

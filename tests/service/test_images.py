@@ -1,0 +1,144 @@
+"""POST /v1/denoise, /v1/reconstruct and /v1/encode: what comes back is what the runtime computes, as was asked."""
+
+import base64
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from runtime.devices import Device
+from runtime.images import ImageFormat, Pixels, decode, encode
+from runtime.model import Model
+from tests.service.conftest import JPEG, PNG, Serve
+
+
+def grey_noise(height: int, width: int) -> Pixels:
+    return np.random.default_rng(2).integers(0, 256, (height, width, 1), np.uint8)
+
+
+def denoised(model: Model, pixels: Pixels, level: float) -> Pixels:
+    answer = model.run(pixels[None], np.asarray([level], np.float32))[0].reconstruction
+    assert answer is not None
+    return answer
+
+
+@pytest.fixture
+def denoiser(models: Path, cpu: Device) -> Model:
+    return Model.open(models / "denoiser", cpu)
+
+
+def test_denoise_estimates_the_level(client: httpx.Client, denoiser: Model, png: bytes, frame: Pixels) -> None:
+    level = denoiser.estimate_noise_level(frame)
+    reply = client.post("/v1/denoise", content=png, headers=PNG)
+    assert reply.headers["content-type"] == "image/png"
+    assert float(reply.headers["x-noise-level"]) == pytest.approx(level, rel=1e-5)
+    assert reply.headers["x-model"] == "denoiser"
+    assert np.array_equal(decode(reply.content).pixels, denoised(denoiser, frame, min(level, 50)))
+
+
+@pytest.mark.parametrize(
+    ("sigma", "strength", "effective"), [(10, 1, 10), (10, 2, 20), (10, 0, 0), (0, 1, 0), (255, 1, 50)]
+)
+def test_strength_multiplies_sigma(
+    client: httpx.Client, denoiser: Model, png: bytes, frame: Pixels, sigma: int, strength: int, effective: int
+) -> None:
+    reply = client.post(f"/v1/denoise?sigma={sigma}&strength={strength}", content=png, headers=PNG)
+    assert float(reply.headers["x-noise-level"]) == sigma
+    assert np.array_equal(decode(reply.content).pixels, denoised(denoiser, frame, effective))
+
+
+@pytest.mark.parametrize("query", ["sigma=-1", "sigma=256", "strength=2.1", "sigma=nan", "strength=inf", "strengh=1"])
+def test_parameters_have_bounds(client: httpx.Client, png: bytes, query: str) -> None:
+    reply = client.post(f"/v1/denoise?{query}", content=png, headers=PNG)
+    assert (reply.status_code, reply.json()["errors"][0]["loc"]) == (422, ["query", query.partition("=")[0]])
+
+
+def test_grey_stays_grey(client: httpx.Client) -> None:
+    data = encode(grey_noise(30, 40), ImageFormat.PNG)
+    picture = decode(client.post("/v1/denoise", content=data, headers=PNG).content)
+    assert (picture.grey, picture.pixels.shape) == (True, (30, 40, 1))
+
+
+@pytest.mark.parametrize("form", list(ImageFormat))
+def test_the_reply_has_the_format_that_was_sent(client: httpx.Client, frame: Pixels, form: ImageFormat) -> None:
+    headers = {"Content-Type": form.value.media_type}
+    reply = client.post("/v1/denoise", content=encode(frame, form), headers=headers)
+    assert reply.headers["content-type"] == form.value.media_type
+    assert decode(reply.content).format is form
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("image/webp", "image/webp"),
+        ("image/png;q=0.5, image/jpeg;q=0.9", "image/jpeg"),
+        ("*/*", "image/png"),
+        ("image/*, image/png;q=0.1", "image/jpeg"),
+        ("text/html, image/jpeg;q=0.1", "image/jpeg"),
+    ],
+)
+def test_or_the_format_that_is_asked_for(client: httpx.Client, png: bytes, accept: str, expected: str) -> None:
+    reply = client.post("/v1/denoise", content=png, headers=PNG | {"Accept": accept})
+    assert reply.headers["content-type"] == expected
+
+
+def test_what_cannot_be_given_is_406(client: httpx.Client, png: bytes) -> None:
+    reply = client.post("/v1/denoise", content=png, headers=PNG | {"Accept": "text/html"})
+    assert (reply.status_code, reply.headers["content-type"]) == (406, "application/problem+json")
+
+
+def test_an_image_in_json(client: httpx.Client, png: bytes) -> None:
+    body = {"image": "data:image/png;base64," + base64.b64encode(png).decode()}
+    asked = client.post("/v1/denoise?sigma=5", json=body, headers={"Accept": "application/json"}).json()
+    assert (asked["media_type"], asked["noise_level"], asked["model"]["name"]) == ("image/png", 5, "denoiser")
+    assert base64.b64decode(asked["image"]) == client.post("/v1/denoise?sigma=5", content=png, headers=PNG).content
+
+
+def test_large_frames_in_tiles_equal_the_whole(serve: Serve, models: Path, denoiser: Model) -> None:
+    client = serve(models, tile_pixels=64 * 64)
+    large = np.random.default_rng(3).integers(0, 256, (251, 333, 3), np.uint8)
+    reply = client.post("/v1/denoise?sigma=20", content=encode(large, ImageFormat.PNG), headers=PNG)
+    assert np.array_equal(decode(reply.content).pixels, denoised(denoiser, large, 20))
+    batch = [("image", ("a.png", encode(large, ImageFormat.PNG), "image/png"))] * 2
+    results = client.post("/v1/denoise?sigma=20", files=batch).json()["results"]
+    assert [base64.b64decode(result["image"]) for result in results] == [reply.content, reply.content]
+
+
+def test_a_large_frame_over_the_limit_is_413_and_not_tiled(serve: Serve, models: Path) -> None:
+    client = serve(models, tile_pixels=4096, max_image_pixels=10_000)
+    reply = client.post("/v1/denoise", content=encode(grey_noise(101, 100), ImageFormat.PNG), headers=PNG)
+    assert (reply.status_code, "10000" in reply.json()["detail"]) == (413, True)
+
+
+def test_reconstruct_has_the_size_of_the_frame(client: httpx.Client, jpeg: bytes, frame: Pixels) -> None:
+    reply = client.post("/v1/reconstruct?model=scorer", content=jpeg, headers=JPEG | {"Accept": "image/png"})
+    assert decode(reply.content).pixels.shape[:2] == frame.shape[:2]
+    score = client.post("/v1/score?model=scorer", content=jpeg, headers=JPEG).json()["score"]
+    assert float(reply.headers["x-anomaly-score"]) == pytest.approx(score, rel=1e-5)
+
+
+def test_a_model_without_scores_has_no_score_header(client: httpx.Client, jpeg: bytes) -> None:
+    reply = client.post("/v1/reconstruct", content=jpeg, headers=JPEG)
+    assert reply.headers["x-model"] == "generator"
+    assert "x-anomaly-score" not in reply.headers
+
+
+def test_encode(client: httpx.Client, models: Path, cpu: Device, png: bytes, jpeg: bytes) -> None:
+    model = Model.open(models / "scorer", cpu)
+    latent = model.run(model.fit(decode(png, channels=1).pixels)[None])[0].latent
+    assert latent is not None
+    reply = client.post("/v1/encode?model=scorer", content=png, headers=PNG).json()
+    assert reply == {
+        "model": {"name": "scorer", "version": "1", "sha256": model.manifest.sha256},
+        "latent": latent.tolist(),
+    }
+    parts = [("image", ("a", png)), ("image", ("b", jpeg))]
+    results = client.post("/v1/encode?model=scorer", files=parts).json()["results"]
+    assert results[0] == reply
+
+
+def test_a_task_that_the_model_does_not_have(client: httpx.Client, png: bytes) -> None:
+    reply = client.post("/v1/denoise?model=scorer", content=png, headers=PNG)
+    assert (reply.status_code, reply.json()["type"]) == (422, "urn:clearwatch:problem:task-not-supported")
+    assert "reconstruct" in reply.json()["detail"]

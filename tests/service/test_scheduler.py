@@ -1,0 +1,299 @@
+"""The scheduler against threads that the tests hold and let go: order, bounds, deadlines, batches, shutdown."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from starlette.requests import ClientDisconnect
+
+from runtime.devices import Device
+from runtime.errors import InvalidInput, Overloaded, ShuttingDown, TimedOut
+from runtime.images import Pixels
+from runtime.model import Floats, Model, Outputs
+from service.metrics import Metrics
+from service.scheduler import Capacity, Scheduler
+from service.ticket import Ticket
+from service.work import Done, Inputs, Stage, Work
+
+POISON = 66
+
+
+class HeldModel:
+    """Runs when it is let go, scores a frame by its first pixel, and remembers its batches."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.batches: list[list[int]] = []
+
+    def run(self, frames: Pixels, noise_level: Floats | None = None) -> Outputs:
+        self.batches.append([int(frame.flat[0]) for frame in frames])
+        assert noise_level is None
+        assert self.go.wait(10)
+        if POISON in self.batches[-1]:
+            raise MemoryError
+        return Outputs(anomaly_score=frames.reshape(len(frames), -1)[:, 0].astype(np.float32))
+
+
+class Frame(Work[int]):
+    def __init__(self, model: HeldModel, value: int, size: int = 2, error: Exception | None = None) -> None:
+        super().__init__(cast("Model", model))
+        self._value = value
+        self._size = size
+        self._error = error
+        self.begun = threading.Event()
+
+    def prepare(self) -> Inputs:
+        self.begun.set()
+        if self._error is not None:
+            raise self._error
+        return Inputs(np.full((self._size, self._size, 1), self._value, np.uint8))
+
+    def finish(self, outputs: Outputs) -> int:
+        return int(cast("Any", outputs.anomaly_score))
+
+
+@asynccontextmanager
+async def running(**values: Any) -> AsyncIterator[Scheduler]:  # noqa: ANN401 - fields of Capacity
+    capacity = {"threads": 1, "lanes": 1, "max_batch": 1, "requests": 100, "deadline_s": 10.0} | values
+    scheduler = Scheduler(Capacity(**capacity), Metrics(Device("cpu", "CPUExecutionProvider", 1, 1)))
+    scheduler.start()
+    try:
+        yield scheduler
+    finally:
+        await asyncio.to_thread(scheduler.close, 10)
+
+
+async def until(holds: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
+async def one(scheduler: Scheduler, work: Work[int]) -> int:
+    with scheduler.admit() as ticket:
+        return (await ticket.infer(work)).value
+
+
+def go(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(test, 30))
+
+
+def test_first_in_first_out() -> None:
+    async def test() -> None:
+        model = HeldModel()
+        async with running() as scheduler:
+            tasks = [asyncio.create_task(one(scheduler, Frame(model, value))) for value in range(5)]
+            await until(lambda: model.batches)
+            model.go.set()
+            assert await asyncio.gather(*tasks) == [0, 1, 2, 3, 4]
+        assert model.batches == [[0], [1], [2], [3], [4]]
+
+    go(test())
+
+
+def test_more_than_the_capacity_is_refused_at_once_and_the_accepted_are_served() -> None:
+    async def test() -> None:
+        model = HeldModel()
+        async with running(requests=3) as scheduler:
+            tasks = [asyncio.create_task(one(scheduler, Frame(model, value))) for value in range(3)]
+            await until(lambda: model.batches)
+            with pytest.raises(Overloaded) as refusal:
+                scheduler.admit()
+            assert 1 <= refusal.value.retry_after_s <= 60
+            model.go.set()
+            assert await asyncio.gather(*tasks) == [0, 1, 2]
+            assert await one(scheduler, Frame(model, 9)) == 9
+
+    go(test())
+
+
+def test_a_request_not_begun_by_its_deadline_is_never_begun() -> None:
+    async def test() -> None:
+        model, late = HeldModel(), Frame(HeldModel(), 2)
+        async with running(deadline_s=0.05) as scheduler:
+            first = asyncio.create_task(one(scheduler, Frame(model, 1)))
+            await until(lambda: model.batches)
+            with pytest.raises(TimedOut, match=r"0\.05 s"):
+                await one(scheduler, late)
+            model.go.set()
+            assert await first == 1  # it waited longer too, but had begun
+        assert not late.begun.is_set()
+
+    go(test())
+
+
+def test_a_client_who_has_left_is_not_served() -> None:
+    async def test() -> None:
+        model, gone = HeldModel(), Frame(HeldModel(), 2)
+        leaves = asyncio.Event()
+
+        async def receive() -> dict[str, Any]:
+            await leaves.wait()
+            return {"type": "http.disconnect"}
+
+        async with running() as scheduler:
+            first = asyncio.create_task(one(scheduler, Frame(model, 1)))
+            await until(lambda: model.batches)
+            with scheduler.admit(receive) as ticket, pytest.raises(ClientDisconnect):
+                asyncio.get_running_loop().call_later(0.01, leaves.set)
+                await ticket.infer(gone)
+            model.go.set()
+            assert await first == 1
+        assert not gone.begun.is_set()
+
+    go(test())
+
+
+def test_a_cancelled_request_is_not_begun() -> None:
+    async def test() -> None:
+        model, cancelled = HeldModel(), Frame(HeldModel(), 2)
+        async with running() as scheduler:
+            first = asyncio.create_task(one(scheduler, Frame(model, 1)))
+            second = asyncio.create_task(one(scheduler, cancelled))
+            await until(lambda: model.batches)
+            second.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await second
+            model.go.set()
+            assert await first == 1
+        assert not cancelled.begun.is_set()
+
+    go(test())
+
+
+def test_while_the_device_is_busy_batches_form_of_one_shape() -> None:
+    async def test() -> None:
+        model = HeldModel()
+        async with running(threads=3, max_batch=4) as scheduler:
+            first = asyncio.create_task(one(scheduler, Frame(model, 0)))
+            await until(lambda: model.batches)
+            works = [Frame(model, value, size=3 if value == 2 else 2) for value in range(1, 8)]
+            tasks = [asyncio.create_task(one(scheduler, work)) for work in works]
+            await until(lambda: all(work.begun.is_set() for work in works))
+            model.go.set()
+            assert await asyncio.gather(first, *tasks) == list(range(8))
+        assert [len(batch) for batch in model.batches[:2]] == [1, 4]
+        assert sorted(value for batch in model.batches for value in batch) == list(range(8))
+        assert [2] in model.batches
+
+    go(test())
+
+
+def test_a_frame_that_fails_a_batch_fails_alone() -> None:
+    async def test() -> None:
+        model = HeldModel()
+        async with running(threads=3, max_batch=8) as scheduler:
+            first = asyncio.create_task(one(scheduler, Frame(model, 0)))
+            await until(lambda: model.batches)
+            works = [Frame(model, value) for value in (1, POISON, 3)]
+            tasks = [asyncio.create_task(one(scheduler, work)) for work in works]
+            await until(lambda: all(work.begun.is_set() for work in works))
+            model.go.set()
+            answers = await asyncio.gather(first, *tasks, return_exceptions=True)
+        assert [answers[0], answers[1], answers[3]] == [0, 1, 3]
+        assert isinstance(answers[2], MemoryError)
+
+    go(test())
+
+
+def test_an_error_in_one_job_ends_neither_the_thread_nor_the_others() -> None:
+    async def test() -> None:
+        model = HeldModel()
+        model.go.set()
+        async with running() as scheduler:
+            with scheduler.admit() as ticket:
+                works = [Frame(model, 1), Frame(model, 2, error=InvalidInput("no")), Frame(model, 3)]
+                answers = await ticket.each([lambda work=work: ticket.infer(work) for work in works])  # type: ignore[misc]
+            assert isinstance(answers[1], InvalidInput)
+            assert [answer.value for answer in answers if isinstance(answer, Done)] == [1, 3]
+
+    go(test())
+
+
+def test_one_request_has_no_more_than_its_share_in_flight() -> None:
+    async def test() -> None:
+        model = HeldModel()
+        async with running(threads=2, lanes=2) as scheduler:
+            works = [Frame(model, value) for value in range(6)]
+            with scheduler.admit() as ticket:
+                many = asyncio.create_task(_infer_each(ticket, works))
+                await until(lambda: len(model.batches) == 2)
+                other = asyncio.create_task(one(scheduler, Frame(model, 9)))
+                await asyncio.sleep(0)
+                model.go.set()
+                assert await other == 9
+                await many
+        assert [9] in model.batches[:4]
+
+    go(test())
+
+
+async def _infer_each(ticket: Ticket, works: list[Frame]) -> None:
+    await ticket.each([lambda work=work: ticket.infer(work) for work in works])  # type: ignore[misc]
+
+
+def test_a_batch_request_past_its_deadline_fails_as_a_whole() -> None:
+    async def test() -> None:
+        model = HeldModel()
+        async with running(deadline_s=0.05) as scheduler:
+            first = asyncio.create_task(one(scheduler, Frame(model, 1)))
+            await until(lambda: model.batches)
+            with scheduler.admit() as ticket, pytest.raises(TimedOut):
+                await _infer_each(ticket, [Frame(model, 2), Frame(model, 3)])
+            model.go.set()
+            assert await first == 1
+
+    go(test())
+
+
+def test_closing_finishes_what_was_accepted_and_refuses_the_rest() -> None:
+    async def test() -> None:
+        model = HeldModel()
+        async with running() as scheduler:
+            tasks = [asyncio.create_task(one(scheduler, Frame(model, value))) for value in range(3)]
+            await until(lambda: model.batches)
+            closing = asyncio.create_task(asyncio.to_thread(scheduler.close, 10))
+            await until(lambda: not scheduler.admitting)
+            with pytest.raises(ShuttingDown):
+                scheduler.admit()
+            model.go.set()
+            assert await asyncio.gather(*tasks) == [0, 1, 2]
+            await closing
+
+    go(test())
+
+
+def test_plain_calls_and_their_errors() -> None:
+    async def test() -> None:
+        def fail() -> int:
+            raise KeyError("secret")
+
+        async with running() as scheduler:
+            with scheduler.admit() as ticket:
+                done = await ticket.call(Stage.DECODE, lambda: 7)
+                assert done.value == 7
+                assert done.timing.decode >= 0
+                with pytest.raises(KeyError):
+                    await ticket.call(Stage.ENCODE, fail)
+
+    go(test())
+
+
+def test_retry_after_follows_the_measured_work() -> None:
+    async def test() -> None:
+        async with running(requests=1000) as scheduler:
+            quick = scheduler.retry_after_s()
+            tickets = [scheduler.admit() for _ in range(1000)]
+            for ticket in tickets[:500]:
+                ticket.busy_s = 0.01
+                ticket.__exit__()
+            assert quick == 1
+            assert scheduler.retry_after_s() == pytest.approx(5, rel=0.05)  # 500 requests of 10 ms
+            for ticket in tickets[500:]:
+                ticket.__exit__()
+
+    go(test())

@@ -1,0 +1,152 @@
+"""The model store: one bad folder stops no other, and a reload loses no request."""
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from runtime.errors import ModelFolderInvalid
+from service.app import create_app
+from service.settings import Settings
+from tests.model_folders import write_clip_scorer, write_denoiser, write_scorer
+from tests.service.conftest import JPEG, PNG, Serve
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_scorer(tmp_path / "a")
+    write_scorer(tmp_path / "b")
+    return tmp_path
+
+
+def tamper(folder: Path) -> None:
+    with (folder / "autoencoder.onnx").open("ab") as file:
+        file.write(b"\0")
+
+
+def reload(client: httpx.Client) -> dict[str, object]:
+    return dict(client.post("/v1/models:reload").json())
+
+
+def test_a_tampered_folder_is_named_and_stops_no_other(serve: Serve, folder: Path, jpeg: bytes) -> None:
+    tamper(folder / "b")
+    client = serve(folder)
+    ready = client.get("/readyz")
+    assert (ready.status_code, ready.json()["status"], ready.json()["models"]["a"]) == (503, "failed", "ok")
+    assert "sha256" in ready.json()["models"]["b"]
+    assert client.post("/v1/score", content=jpeg, headers=JPEG).json()["model"]["name"] == "a"
+    refused = client.post("/v1/score?model=b", content=jpeg, headers=JPEG)
+    assert (refused.status_code, refused.json()["type"]) == (503, "urn:clearwatch:problem:model-not-ready")
+    assert client.get("/v1/models/b").status_code == 503
+    assert "sha256" in client.get("/v1/models").json()["failed"]["b"]
+
+
+def test_a_default_that_fails_is_missed_not_replaced(serve: Serve, folder: Path, jpeg: bytes) -> None:
+    tamper(folder / "a")
+    client = serve(folder)
+    assert client.post("/v1/score", content=jpeg, headers=JPEG).status_code == 503
+
+
+def test_defaults_json_names_the_default(serve: Serve, folder: Path, jpeg: bytes) -> None:
+    (folder / "defaults.json").write_text(json.dumps({"score": "b", "encode": "nobody"}))
+    client = serve(folder)
+    assert client.get("/v1/models").json()["defaults"] == {"reconstruct": "a", "score": "b", "encode": "a"}
+    assert client.post("/v1/score", content=jpeg, headers=JPEG).json()["model"]["name"] == "b"
+
+
+@pytest.mark.parametrize("content", ["{", '{"paint": "a"}', "[]", '{"score": 1}'])
+def test_defaults_that_make_no_sense_are_ignored(serve: Serve, folder: Path, content: str) -> None:
+    (folder / "defaults.json").write_text(content)
+    assert serve(folder).get("/v1/models").json()["defaults"]["score"] == "a"
+
+
+def test_a_single_frame_model_is_the_default_before_a_clip_model(serve: Serve, folder: Path) -> None:
+    write_clip_scorer(folder / "0-clips")
+    assert serve(folder).get("/v1/models").json()["defaults"]["score"] == "a"
+
+
+def test_without_any_model_the_start_stops_and_says_why(tmp_path: Path) -> None:
+    for path, words in ((tmp_path, "holds no folder"), (tmp_path / "none", "is no folder")):
+        with pytest.raises(ModelFolderInvalid, match=f"{words}.*CLEARWATCH_MODELS_DIR"):
+            create_app(Settings(models_dir=path))
+
+
+def test_unknown_models_are_404_with_a_hint(serve: Serve, folder: Path, jpeg: bytes) -> None:
+    write_scorer(folder / "corridor")
+    client = serve(folder)
+    reply = client.post("/v1/score?model=coridor", content=jpeg, headers=JPEG)
+    assert (reply.status_code, reply.json()["type"]) == (404, "urn:clearwatch:problem:model-not-found")
+    assert "Did you mean corridor?" in reply.json()["detail"]
+    assert client.get("/v1/models/%2e%2e").status_code == 404
+    nobody = client.post("/v1/denoise", content=jpeg, headers=JPEG)
+    assert (nobody.status_code, "no model here can denoise" in nobody.json()["detail"]) == (422, True)
+
+
+def test_the_manifest_is_served(serve: Serve, folder: Path) -> None:
+    assert serve(folder).get("/v1/models/a").json() == json.loads((folder / "a" / "manifest.json").read_text())
+
+
+def test_reload_adds_removes_changes_and_keeps(serve: Serve, folder: Path) -> None:
+    write_denoiser(folder / "old")
+    client = serve(folder)
+    shutil.rmtree(folder / "old")
+    write_scorer(folder / "b", version="2")
+    write_scorer(folder / "c")
+    expected = {"added": ["c"], "removed": ["old"], "changed": ["b"], "kept": ["a"], "failed": {}}
+    assert reload(client) == expected
+    assert {model["name"]: model["version"] for model in client.get("/v1/models").json()["models"]} == {
+        "a": "1",
+        "b": "2",
+        "c": "1",
+    }
+    assert client.get("/v1/models/old").status_code == 404
+    assert reload(client) == expected | {"added": [], "removed": [], "changed": [], "kept": ["a", "b", "c"]}
+
+
+def test_a_changed_folder_that_fails_keeps_its_old_form(serve: Serve, folder: Path, jpeg: bytes) -> None:
+    client = serve(folder)
+    write_scorer(folder / "b", version="2")
+    tamper(folder / "b")
+    reply = reload(client)
+    assert reply["kept"] == ["a", "b"]
+    assert "sha256" in str(reply["failed"])
+    assert client.post("/v1/score?model=b", content=jpeg, headers=JPEG).json()["model"]["version"] == "1"
+    ready = client.get("/readyz")
+    assert ready.status_code == 200
+    assert "the folder has changed" in ready.json()["models"]["b"]
+
+
+def test_a_folder_of_models_that_is_gone_changes_nothing(serve: Serve, folder: Path, jpeg: bytes) -> None:
+    client = serve(folder)
+    for name in ("a", "b"):
+        shutil.rmtree(folder / name)
+    assert client.post("/v1/models:reload").status_code == 503
+    assert client.post("/v1/score", content=jpeg, headers=JPEG).status_code == 200
+
+
+def test_reloading_under_load_loses_no_request(serve: Serve, folder: Path, png: bytes) -> None:
+    client = serve(folder)
+    stop = threading.Event()
+
+    def ask() -> Iterator[tuple[int, str]]:
+        with httpx.Client(base_url=client.base_url, timeout=30) as mine:
+            while not stop.is_set():
+                reply = mine.post("/v1/score?model=b", content=png, headers=PNG)
+                yield reply.status_code, reply.json().get("model", {}).get("version")
+
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(lambda: list(ask())) for _ in range(4)]
+        for version in ("2", "3", "4"):
+            write_scorer(folder / "new" / "b", version=version)
+            shutil.rmtree(folder / "b")
+            (folder / "new" / "b").rename(folder / "b")
+            assert reload(client)["changed"] == ["b"]
+        stop.set()
+        seen = [answer for future in asking for answer in future.result()]
+    assert {status for status, _ in seen} == {200}
+    assert {"1", "2", "3"} <= {version for _, version in seen}

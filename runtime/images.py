@@ -175,9 +175,12 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
         samples = np.array(image).clip(0, 65535)
         samples[samples == image.info.get("transparency", -1)] = 0
         image = Image.fromarray((samples >> 8).astype(np.uint8))
-    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+    if "transparency" in image.info:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    if image.mode in {"LA", "RGBA"}:
+        opaque = Image.new(image.mode.removesuffix("A"), image.size)  # black
+        opaque.paste(image, mask=image.getchannel("A"))
+        image = opaque
     return image if image.mode == mode else image.convert(mode)
 
 

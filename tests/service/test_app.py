@@ -41,7 +41,7 @@ def test_a_token_guards_all_but_health_and_docs(serve: Serve, models: Path, jpeg
     wrong = [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic x"}, {"Authorization": "Bearer caf\u00e9"}]
     for headers in wrong:
         for path in ("/v1/score", "/v1/sample", "/v1/models:reload"):
-            encoded = {key: value.encode() for key, value in (JPEG | headers).items()}
+            encoded = [(key.encode(), value.encode()) for key, value in (JPEG | headers).items()]
             reply = client.post(path, content=jpeg, headers=encoded)
             assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
             assert reply.headers["content-type"] == "application/problem+json"

@@ -138,8 +138,8 @@ def test_a_client_who_has_left_is_not_served() -> None:
         async with running() as scheduler:
             first = asyncio.create_task(one(scheduler, Frame(model, 1)))
             await until(lambda: model.batches)
+            asyncio.get_running_loop().call_later(0.01, leaves.set)
             with scheduler.admit(receive) as ticket, pytest.raises(ClientDisconnect):
-                asyncio.get_running_loop().call_later(0.01, leaves.set)
                 await ticket.infer(gone)
             model.go.set()
             assert await first == 1

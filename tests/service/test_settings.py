@@ -34,7 +34,7 @@ def test_the_environment_is_read_and_empty_means_unset(monkeypatch: pytest.Monke
         ({"PORT": "x"}, "CLEARWATCH_PORT=x"),
         ({"DEADLINE_S": "nan"}, "CLEARWATCH_DEADLINE_S"),
         ({"DEVICE": "tpu"}, "CLEARWATCH_DEVICE=tpu: .*'cuda'"),
-        ({"HOST": "0.0.0.0"}, "CLEARWATCH_HOST=0.0.0.0 .*CLEARWATCH_TOKEN"),
+        ({"HOST": "::"}, "CLEARWATCH_HOST=:: .*CLEARWATCH_TOKEN"),
         ({"HOST": "cameras.lan"}, "CLEARWATCH_TOKEN"),
         ({"TOKEN": "short"}, "at least 8"),
         ({"TOKEN": "long enough", "TOKEN_FILE": "x"}, "not both"),

@@ -1,0 +1,181 @@
+"""`python -m service` as an operator runs it: a process, a port, signals, exit codes."""
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from runtime.images import ImageFormat, decode, encode
+from tests.model_folders import write_clip_scorer, write_denoiser, write_generator, write_scorer, write_slow
+
+ROOT = Path(__file__).parents[2]
+FRAME = encode(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8), ImageFormat.JPEG)
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_clip_scorer(folder / "clips")
+    write_denoiser(folder / "denoiser")
+    write_generator(folder / "generator")
+    write_scorer(folder / "scorer")
+    write_slow(folder / "slow")
+    return folder
+
+
+def start(folder: Path, *module: str, **settings: object) -> "subprocess.Popen[str]":
+    variables = {f"CLEARWATCH_{name.upper()}": str(value) for name, value in settings.items()}
+    return subprocess.Popen(
+        [sys.executable, "-m", *(module or ("service",))],
+        cwd=folder,  # no .env, no models folder: everything is said
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def refused(folder: Path, *module: str, **settings: object) -> tuple[int, str]:
+    process = start(folder, *module, **settings)
+    _, errors = process.communicate(timeout=30)
+    return process.returncode, errors
+
+
+@dataclass(frozen=True)
+class Served:
+    process: "subprocess.Popen[str]"
+    client: httpx.Client
+    announcement: dict[str, Any]
+
+    def stop(self) -> list[dict[str, Any]]:
+        """End it politely; return its log."""
+        self.process.send_signal(signal.SIGTERM)
+        _, errors = self.process.communicate(timeout=30)
+        return [json.loads(line) for line in errors.splitlines()]
+
+
+@contextmanager
+def served(models: Path, **settings: object) -> Iterator[Served]:
+    process = start(models, models_dir=models, port=0, **settings)
+    try:
+        assert process.stderr is not None
+        announcement = json.loads(process.stderr.readline())
+        with httpx.Client(base_url=announcement["url"], timeout=30) as client:
+            give_up = time.monotonic() + 20
+            while client.get("/readyz").status_code != 200:
+                assert time.monotonic() < give_up
+                time.sleep(0.02)
+            yield Served(process, client, announcement)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def test_every_endpoint_once_and_a_clean_end(models: Path) -> None:
+    with served(models, workers=1) as service:
+        client = service.client
+        assert decode(client.post("/v1/denoise", content=FRAME, headers=JPEG).content).pixels.shape == (60, 80, 3)
+        assert client.post("/v1/reconstruct", content=FRAME, headers=JPEG).headers["content-type"] == "image/jpeg"
+        assert client.post("/v1/score", content=FRAME, headers=JPEG).json()["state"] == "anomalous"
+        assert len(client.post("/v1/encode?model=scorer", content=FRAME, headers=JPEG).json()["latent"]) == 4
+        assert len(client.post("/v1/sample", json={"n": 2}).json()["images"]) == 2
+        frame = client.post("/v1/cameras/door/frames?model=clips", content=FRAME, headers=JPEG).json()
+        assert frame["state"] == "warming_up"
+        assert client.get("/v1/cameras/door").status_code == 200
+        assert len(client.get("/v1/models").json()["models"]) == 5
+        assert client.get("/v1/models/scorer").json()["name"] == "scorer"
+        assert client.post("/v1/models:reload").json()["failed"] == {}
+        for path in ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"):
+            assert client.get(path).status_code == 200
+        requests = [line for line in service.stop() if line["message"] == "request"]
+        assert service.process.returncode == 0
+    assert {(line["route"], line["status"]) for line in requests} >= {("/v1/score", 200), ("/v1/models:reload", 200)}
+    assert all(line["request_id"] and line["ms"] > 0 for line in requests)
+    assert service.announcement["docs"].endswith("/docs")
+    assert service.announcement["device"] == "cpu"
+
+
+def test_sigterm_finishes_what_was_accepted(models: Path) -> None:
+    with served(models, workers=1) as service, ThreadPoolExecutor(4) as pool:
+        url = f"{service.client.base_url}/v1/score?model=slow"
+        asked = [pool.submit(httpx.post, url, content=FRAME, headers=JPEG, timeout=30) for _ in range(4)]
+        give_up = time.monotonic() + 10
+        while "clearwatch_accepted_requests 4.0" not in service.client.get("/metrics").text:
+            assert time.monotonic() < give_up
+        service.stop()
+        assert [future.result().status_code for future in asked] == [200] * 4
+        assert service.process.returncode == 0
+
+
+def cpu_s_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def test_a_start_takes_less_than_three_seconds(models: Path) -> None:
+    """Of one core's time, which other work on the machine does not stretch."""
+    before = cpu_s_of_children()
+    with served(models, workers=1) as service:
+        service.stop()
+    assert cpu_s_of_children() - before < 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"prot": 1}, "CLEARWATCH_PORT"),
+        ({"host": "0.0.0.0"}, "CLEARWATCH_TOKEN"),  # noqa: S104
+        ({"models_dir": "nowhere"}, "CLEARWATCH_MODELS_DIR"),
+        ({"device": "cuda"}, "no CUDA provider"),
+        ({"host": "192.0.2.1", "token": "long enough"}, "cannot listen on 192.0.2.1"),
+    ],
+)
+def test_a_start_that_fails_says_why_in_one_sentence(models: Path, settings: dict[str, object], words: str) -> None:
+    code, errors = refused(models, **({"models_dir": models, "port": 0} | settings))
+    assert code == 2
+    assert words in errors
+    assert errors.startswith("python -m service: ")
+    assert errors.count("\n") == 1
+
+
+def test_a_busy_port(models: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, errors = refused(models, models_dir=models, port=port)
+    assert code == 2
+    assert f"port {port}" in errors
+    assert "CLEARWATCH_PORT" in errors
+
+
+def test_the_health_check(models: Path) -> None:
+    with served(models) as service:
+        port = service.client.base_url.port
+        assert refused(models, "service.healthcheck", port=port) == (0, "")
+        service.stop()
+    code, errors = refused(models, "service.healthcheck", port=port)
+    assert code == 1
+    assert "does not answer" in errors
+
+
+def test_help_lists_every_setting() -> None:
+    text = subprocess.run(
+        [sys.executable, "-m", "service", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "CLEARWATCH_TOKEN_FILE" in text.stdout
+    assert "curl" in text.stdout

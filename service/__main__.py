@@ -8,16 +8,18 @@ import sys
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from runtime.errors import ClearwatchError
 from service.app import create_app
-from service.log import configure_logging
+from service.log import logging_to_stderr
 from service.settings import PREFIX, Settings, SettingsError, load_settings, variable
 from service.state import Service
 
 logger = logging.getLogger("service")
 
 STARTS_NOT = 2  # exit code of a start that failed for a stated reason
+SWITCH_INTERVAL_S = 0.0005  # how long a worker in Python code may keep the GIL from the event loop; Python's is 5 ms
 KEEP_ALIVE_S = 30  # cameras that send every few seconds keep their connection
 
 INTRODUCTION = f"""Serve the models of a folder over HTTP.
@@ -55,12 +57,22 @@ def main(arguments: list[str] | None = None) -> int:
     _parser().parse_args(arguments)
     try:
         settings = load_settings()
-        configure_logging(settings.log_level)
         app = create_app(settings)
         listener = _listen(settings)
     except (SettingsError, ClearwatchError) as error:
         print(f"python -m service: {error}", file=sys.stderr)
         return STARTS_NOT
+    with logging_to_stderr(settings.log_level):
+        _serve(app, listener)
+    return 0
+
+
+def _serve(app: FastAPI, listener: socket.socket) -> None:
+    service: Service = app.state.service
+    _announce(service, listener)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # uvicorn raises the signal again when all is done: that is the end
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -70,14 +82,9 @@ def main(arguments: list[str] | None = None) -> int:
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=settings.grace_period_s,
+        timeout_graceful_shutdown=service.settings.grace_period_s,
     )
-    service: Service = app.state.service
-    _announce(service, listener)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # uvicorn raises the signal again when all is done: that is the end
     Server(config, service).run(sockets=[listener])
-    return 0
 
 
 def _listen(settings: Settings) -> socket.socket:

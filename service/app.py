@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 
 from service import openapi, problems
-from service.dependencies import authorise
-from service.middleware import RequestScope
+from service.middleware import RequestScope, TokenGuard
 from service.routes import cameras, denoise, encode, health, models, reconstruct, sample, score
 from service.settings import Settings
 from service.state import Service
@@ -36,11 +35,12 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
+    app.add_middleware(TokenGuard, token=service.token)
     app.add_middleware(RequestScope, metrics=service.metrics)
     problems.install(app)
     app.include_router(health.router)
     for routes in (score, cameras, denoise, reconstruct, encode, sample, models):
-        app.include_router(routes.router, dependencies=[Depends(authorise)])
+        app.include_router(routes.router)
     openapi.describe(app)
     return app
 

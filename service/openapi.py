@@ -1,5 +1,6 @@
 """What FastAPI cannot tell by itself: bodies that the service reads on its own, and the shape of failures."""
 
+from enum import StrEnum
 from typing import Any
 
 from fastapi import FastAPI
@@ -8,35 +9,35 @@ from pydantic import BaseModel
 from runtime import errors
 from runtime.images import ImageFormat
 from service import problems
-from service.schemas import ProblemReply, SampleRequest
+from service.middleware import OPEN_PATHS
+from service.schemas import Parameters, ProblemReply, SampleRequest
+from service.scoring import Heatmap
 
 Responses = dict[int | str, dict[str, Any]]
 
 _BINARY = {"type": "string", "format": "binary"}
 _BASE64 = {"type": "string", "description": "base64 or a data URL"}
 
-IMAGE_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "One image; multipart/form-data with the field repeated, or `images`, is a batch.",
-        "content": {form.value.media_type: {"schema": _BINARY} for form in ImageFormat}
-        | {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {"image": {"type": "array", "items": _BINARY}},
-                    "required": ["image"],
-                }
-            },
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "properties": {"image": _BASE64, "images": {"type": "array", "items": _BASE64}},
-                },
-                "example": {"image": "iVBORw0KGgoAAAANSUhEUgAA…"},
-            },
+_IMAGE_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "One image; multipart/form-data with the field repeated, or `images`, is a batch.",
+    "content": {form.value.media_type: {"schema": _BINARY} for form in ImageFormat}
+    | {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {"image": {"type": "array", "items": _BINARY}},
+                "required": ["image"],
+            }
         },
-    }
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {"image": _BASE64, "images": {"type": "array", "items": _BASE64}},
+            },
+            "example": {"image": "iVBORw0KGgoAAAANSUhEUgAA…"},
+        },
+    },
 }
 SAMPLE_BODY: dict[str, Any] = {
     "requestBody": {"required": True, "content": {"application/json": {"schema": SampleRequest.model_json_schema()}}}
@@ -64,14 +65,39 @@ def replies(
     return success | failures
 
 
+def takes_images(query: type[Parameters]) -> dict[str, Any]:
+    """Document an endpoint that reads images and these query parameters by itself."""
+    return {"requestBody": _IMAGE_BODY, "parameters": [_parameter(query, name) for name in query.model_fields]}
+
+
+def _parameter(query: type[Parameters], name: str) -> dict[str, Any]:
+    schema = query.model_json_schema(ref_template="#/components/schemas/{model}")["properties"][name]
+    return {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "schema": schema,
+        "description": schema.get("description", ""),
+    }
+
+
 def describe(app: FastAPI) -> None:
-    """Add the problem object, which FastAPI does not see, to the components of the app's schema."""
+    """Add to the app's schema what FastAPI does not see: the problem object, and where the token is asked for."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = generate()
-            schema["components"]["schemas"]["Problem"] = ProblemReply.model_json_schema()
+            components = schema["components"]
+            components["schemas"] |= {"Problem": ProblemReply.model_json_schema(), "Heatmap": _enumeration(Heatmap)}
+            components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            for path, operations in schema["paths"].items():
+                for operation in operations.values() if path not in OPEN_PATHS else ():
+                    operation["security"] = [{"token": []}]
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign] # FastAPI's documented way
+
+
+def _enumeration(values: type[StrEnum]) -> dict[str, Any]:
+    return {"type": "string", "enum": list(values)}

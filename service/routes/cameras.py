@@ -5,15 +5,15 @@ from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse, Response
 
 from runtime.errors import CameraNotFound, FrameOutOfOrder, Unauthorized
 from runtime.manifest import Task
 from runtime.model import Model
 from service.cameras import Camera, Cameras, Clip, FrameKey
-from service.dependencies import Call, CallDep
-from service.openapi import IMAGE_BODY, IMAGE_FAILURES, PLAIN_FAILURES, replies
+from service.dependencies import Call
+from service.openapi import IMAGE_FAILURES, PLAIN_FAILURES, replies, takes_images
 from service.problems import documented
 from service.replies import JSON
 from service.routes.score import Scored
@@ -34,14 +34,16 @@ CameraName = Annotated[
     "/cameras/{camera}/frames",
     summary="Score a camera's next frame",
     responses=replies(CameraReply, IMAGE_FAILURES | documented(FrameOutOfOrder)),
-    openapi_extra=IMAGE_BODY,
+    openapi_extra=takes_images(CameraQuery),
 )
-async def score_next_frame(call: CallDep, camera: CameraName, query: Annotated[CameraQuery, Query()]) -> Response:
+async def score_next_frame(request: Request, camera: CameraName) -> Response:
     """Score a frame together with those before it.
 
     `state` is `warming_up` until the clip is full. A frame that is sent again, by its bytes or by `captured_at`, is
     answered with its verdict from then and does not count twice; an older one is refused.
     """
+    call = Call.of(request)
+    query = call.query(CameraQuery)
     model = call.model(query.model, Task.SCORE)
     call.accept.require((JSON,))
     with call.admit() as ticket:
@@ -100,8 +102,10 @@ class Turn:
 
 
 @router.get("/cameras", summary="List the cameras", responses=replies(CamerasReply, PLAIN_FAILURES))
-async def list_cameras(call: CallDep, _: Annotated[NoQuery, Query()]) -> Response:
+async def list_cameras(request: Request) -> Response:
     """Return every camera whose frames are kept, the one heard of last first."""
+    call = Call.of(request)
+    call.query(NoQuery)
     cameras = call.service.cameras
     return JSONResponse({"cameras": [_info(cameras, camera) for camera in cameras.all()]})
 
@@ -111,8 +115,10 @@ async def list_cameras(call: CallDep, _: Annotated[NoQuery, Query()]) -> Respons
     summary="Look at a camera",
     responses=replies(CameraInfo, documented(Unauthorized, CameraNotFound)),
 )
-async def read_camera(call: CallDep, camera: CameraName, _: Annotated[NoQuery, Query()]) -> Response:
+async def read_camera(request: Request, camera: CameraName) -> Response:
     """Return what is kept of a camera: how full its clips are, and its last verdicts."""
+    call = Call.of(request)
+    call.query(NoQuery)
     cameras = call.service.cameras
     return JSONResponse(_info(cameras, cameras.find(camera)))
 
@@ -123,8 +129,10 @@ async def read_camera(call: CallDep, camera: CameraName, _: Annotated[NoQuery, Q
     status_code=204,
     responses=documented(Unauthorized, CameraNotFound),
 )
-async def forget_camera(call: CallDep, camera: CameraName, _: Annotated[NoQuery, Query()]) -> Response:
+async def forget_camera(request: Request, camera: CameraName) -> Response:
     """Drop the frames that are kept of a camera; its next frame starts a new clip."""
+    call = Call.of(request)
+    call.query(NoQuery)
     call.service.cameras.forget(camera)
     return Response(status_code=204)
 

@@ -1,14 +1,14 @@
 """POST /v1/encode: where a frame lies in the latent space."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from runtime.manifest import Task
 from runtime.model import Model, Outputs
-from service.dependencies import CallDep
-from service.openapi import IMAGE_BODY, IMAGE_FAILURES, replies
+from service.dependencies import Call
+from service.openapi import IMAGE_FAILURES, replies, takes_images
 from service.replies import answer, identity
 from service.schemas import LatentReply, ModelQuery
 from service.scoring import require_single_frame
@@ -39,10 +39,12 @@ class Encoding(Work[list[float]]):
     "/encode",
     summary="Encode a frame to its latent",
     responses=replies(LatentReply, IMAGE_FAILURES),
-    openapi_extra=IMAGE_BODY,
+    openapi_extra=takes_images(ModelQuery),
 )
-async def encode(call: CallDep, query: Annotated[ModelQuery, Query()]) -> Response:
+async def encode(request: Request) -> Response:
     """Return what the autoencoder's bottleneck holds of a frame."""
+    call = Call.of(request)
+    query = call.query(ModelQuery)
     model = call.model(query.model, Task.ENCODE)
     require_single_frame(model)
 

@@ -3,14 +3,13 @@
 import asyncio
 import logging
 from dataclasses import asdict
-from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from runtime.errors import ModelFolderInvalid, ModelNotFound, ModelNotReady, Unauthorized
 from runtime.manifest import Manifest
-from service.dependencies import CallDep
+from service.dependencies import Call
 from service.openapi import PLAIN_FAILURES, replies
 from service.problems import documented
 from service.schemas import ModelsReply, NoQuery, ReloadReply
@@ -21,8 +20,10 @@ router = APIRouter(prefix="/v1", tags=["models"])
 
 
 @router.get("/models", summary="List the models", responses=replies(ModelsReply, PLAIN_FAILURES))
-async def list_models(call: CallDep, _: Annotated[NoQuery, Query()]) -> Response:
+async def list_models(request: Request) -> Response:
     """Return the manifests, the default model of each task, and which folders cannot be served and why."""
+    call = Call.of(request)
+    call.query(NoQuery)
     snapshot = call.service.store.snapshot
     return JSONResponse(
         {
@@ -39,8 +40,10 @@ async def list_models(call: CallDep, _: Annotated[NoQuery, Query()]) -> Response
     summary="Read the manifest of a model",
     responses=replies(Manifest, documented(Unauthorized, ModelNotFound, ModelNotReady)),
 )
-async def read_model(call: CallDep, name: str, _: Annotated[NoQuery, Query()]) -> Response:
+async def read_model(request: Request, name: str) -> Response:
     """Return all that is known of a model: its input, its calibration, what it was measured to do, its origin."""
+    call = Call.of(request)
+    call.query(NoQuery)
     return JSONResponse(call.service.store.snapshot.model(name).manifest.model_dump(mode="json"))
 
 
@@ -49,11 +52,13 @@ async def read_model(call: CallDep, name: str, _: Annotated[NoQuery, Query()]) -
     summary="Look for new, changed and removed models",
     responses=replies(ReloadReply, documented(Unauthorized, ModelFolderInvalid)),
 )
-async def reload_models(call: CallDep, _: Annotated[NoQuery, Query()]) -> Response:
+async def reload_models(request: Request) -> Response:
     """Open what is new or changed and swap it in at once; requests that have begun end with the models they began with.
 
     A model is changed when its manifest is. One that does not open is listed in `failed`; its old form stays.
     """
+    call = Call.of(request)
+    call.query(NoQuery)
     reloaded = asdict(await asyncio.to_thread(call.service.store.reload))
     logger.info("models reloaded", extra=reloaded)
     return JSONResponse(reloaded)

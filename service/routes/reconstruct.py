@@ -1,16 +1,14 @@
 """POST /v1/reconstruct: the frame as the autoencoder remembers it."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from runtime.images import Picture, resize
 from runtime.manifest import Task
 from runtime.model import Model, Outputs
-from service.dependencies import CallDep
+from service.dependencies import Call
 from service.negotiation import Accept
-from service.openapi import IMAGE_BODY, IMAGE_FAILURES, replies
+from service.openapi import IMAGE_FAILURES, replies, takes_images
 from service.replies import IMAGE_TYPES, EncodedImage, answer_with_images, as_sent, encode_as_asked
 from service.schemas import ImageReply, ModelQuery
 from service.scoring import require_single_frame
@@ -57,10 +55,12 @@ class Reconstructing(Work[EncodedImage]):
         image_types=IMAGE_TYPES,
         description="The reconstruction, with X-Model and X-Anomaly-Score.",
     ),
-    openapi_extra=IMAGE_BODY,
+    openapi_extra=takes_images(ModelQuery),
 )
-async def reconstruct(call: CallDep, query: Annotated[ModelQuery, Query()]) -> Response:
+async def reconstruct(request: Request) -> Response:
     """Return the frame as the autoencoder remembers it, in the size it was sent in."""
+    call = Call.of(request)
+    query = call.query(ModelQuery)
     model = call.model(query.model, Task.RECONSTRUCT)
     require_single_frame(model)
     accept = call.accept

@@ -5,19 +5,16 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Query
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import ValidationError
 
 from runtime.errors import InvalidInput
 from runtime.images import ImageFormat, Pixels, encode
 from runtime.manifest import Task
 from runtime.model import Floats, Model
-from service.dependencies import Call, CallDep
+from service.dependencies import Call, validated
 from service.openapi import SAMPLE_BODY, SAMPLE_FAILURES, replies
 from service.replies import JSON, PNG, identity, in_base64
 from service.schemas import MAX_SEED, NoQuery, SampleReply, SampleRequest
@@ -44,12 +41,14 @@ class Draw:
     responses=replies(SampleReply, SAMPLE_FAILURES, image_types=(PNG,)),
     openapi_extra=SAMPLE_BODY,
 )
-async def sample(call: CallDep, _: Annotated[NoQuery, Query()]) -> Response:
+async def sample(request: Request) -> Response:
     """Draw latents from a normal distribution and decode them; the same seed gives the same images.
 
     The first images of a seed do not depend on `n`. With `Accept: image/png` the reply is one grid of them all, its
     seed in `X-Seed`.
     """
+    call = Call.of(request)
+    call.query(NoQuery)
     as_image = call.accept.require((JSON, PNG)) == PNG
     with call.admit() as ticket:
         wanted = await _read(call)
@@ -76,11 +75,7 @@ async def _read(call: Call) -> SampleRequest:
     media_type = call.request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != JSON:
         raise InvalidInput(f"the Content-Type must be {JSON}; it is {media_type[:80]!r}")
-    try:
-        return SampleRequest.model_validate_json(body)
-    except ValidationError as error:
-        found = [item | {"loc": ("body", *item["loc"])} for item in error.errors(include_context=False)]
-        raise RequestValidationError(found) from error
+    return validated("body", SampleRequest, body)
 
 
 def _draw(wanted: SampleRequest, model: Model) -> Draw:

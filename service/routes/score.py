@@ -1,16 +1,16 @@
 """POST /v1/score: is this frame unusual, how sure is that, and where."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from runtime.errors import InvalidInput
 from runtime.manifest import Task
 from runtime.model import Model
-from service.dependencies import CallDep
-from service.openapi import IMAGE_BODY, IMAGE_FAILURES, replies
+from service.dependencies import Call
+from service.openapi import IMAGE_FAILURES, replies, takes_images
 from service.replies import JSON, PNG, answer, identity, in_base64, timing_ms
 from service.schemas import FramesQuery, ScoreReply
 from service.scoring import Heatmap, Scoring, Verdict, as_json, require_single_frame
@@ -59,15 +59,17 @@ class Scored:
     "/score",
     summary="Score a frame, a batch or a clip",
     responses=replies(ScoreReply, IMAGE_FAILURES, image_types=(PNG,)),
-    openapi_extra=IMAGE_BODY,
+    openapi_extra=takes_images(FramesQuery),
 )
-async def score(call: CallDep, query: Annotated[FramesQuery, Query()]) -> Response:
+async def score(request: Request) -> Response:
     """Compare frames with what is normal.
 
     `score` is raw; `p_value` is the share of normal calibration frames that score at least as high; `anomalous` is
     `score > threshold`. Several images are a batch, answered with `results` in their order. With `clip=true` they are
     the frames of one clip. With `Accept: image/png` the reply is the heat map itself.
     """
+    call = Call.of(request)
+    query = call.query(FramesQuery)
     model = call.model(query.model, Task.SCORE)
     if not query.clip:
         require_single_frame(model)

@@ -11,15 +11,28 @@ from typing import Annotated, Literal, Self
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everyone knows it by
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 from torch import Generator, Tensor
 
 from runtime.images import ImageFormat, decode, encode
 from runtime.manifest import Frozen
 
-Range = tuple[float, float]
-
 GAMMA = 2.2  # between linear light and the levels of a file, near enough to sRGB for noise
+
+
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"a range is [least, most]; found [{bounds[0]:g}, {bounds[1]:g}]")
+    return bounds
+
+
+Ascending = AfterValidator(_ascending)
+Share = Annotated[float, Field(ge=0, le=1)]
+Quality = Annotated[int, Field(ge=1, le=100)]
+Range = Annotated[tuple[NonNegativeFloat, NonNegativeFloat], Ascending]
+PositiveRange = Annotated[tuple[PositiveFloat, PositiveFloat], Ascending]
+ShareRange = Annotated[tuple[Share, Share], Ascending]
+QualityRange = Annotated[tuple[Quality, Quality], Ascending]
 
 
 def quantise(frames: Tensor) -> Tensor:
@@ -32,7 +45,7 @@ def noise_level(clean: Tensor, noisy: Tensor) -> Tensor:
     return (noisy - clean).square().mean(dim=(1, 2, 3)).sqrt() * 255
 
 
-def _uniform(like: Tensor, bounds: Range, generator: Generator | None) -> Tensor:
+def _uniform(like: Tensor, bounds: tuple[float, float], generator: Generator | None) -> Tensor:
     """Draw one number a frame, as [B, 1, 1, 1]."""
     low, high = bounds
     return low + (high - low) * torch.rand(len(like), 1, 1, 1, generator=generator, device=like.device)
@@ -66,12 +79,12 @@ class LowLight(Corruption):
     """Poisson-Gaussian noise in linear light: shot noise that grows with brightness, and read noise.
 
     The variance at linear intensity x is gain * x + read^2 (Foi et al. 2008, in its Gaussian approximation).
-    Demosaicing and in-camera smoothing spread it over neighbours: the noise is blurred before it is added, and
-    the two colour differences more than the brightness.
+    Demosaicing and in-camera smoothing spread it over neighbours and weaken it: the noise is blurred before it
+    is added.
     """
 
     type: Literal["low_light"] = "low_light"
-    gain: Range = Field((1e-4, 2e-2), description="shot noise: variance per unit of linear light, log-uniform")
+    gain: PositiveRange = Field((1e-4, 2e-2), description="shot noise: variance per unit of linear light, log-uniform")
     read: Range = Field((0, 0.02), description="read noise, standard deviation in linear light 0..1")
     blur: Range = Field((0, 1.2), description="standard deviation in pixels of the spatial correlation")
 
@@ -102,7 +115,7 @@ class SaltAndPepper(Corruption):
     """A share of the pixels turns black or white, as dead and hot pixels do."""
 
     type: Literal["salt_and_pepper"] = "salt_and_pepper"
-    share: Range = Field((0, 0.1), description="of all pixels")
+    share: ShareRange = Field((0, 0.1), description="of all pixels")
 
     def __call__(self, clean: Tensor, generator: Generator | None = None) -> Tensor:
         """Replace whole pixels, all channels alike."""
@@ -116,7 +129,7 @@ class Masking(Corruption):
     """A share of the pixels is set to zero: the corruption of Vincent et al. 2008."""
 
     type: Literal["masking"] = "masking"
-    share: Range = Field((0.25, 0.25), description="of all pixels")
+    share: ShareRange = Field((0.25, 0.25), description="of all pixels")
 
     def __call__(self, clean: Tensor, generator: Generator | None = None) -> Tensor:
         """Blacken whole pixels, all channels alike."""
@@ -128,7 +141,7 @@ class Jpeg(Corruption):
     """Compression to JPEG and back, as nearly every camera does; not differentiable."""
 
     type: Literal["jpeg"] = "jpeg"
-    quality: tuple[int, int] = (50, 95)
+    quality: QualityRange = Field((50, 95), description="libjpeg's scale, 1 to 100")
 
     def __call__(self, clean: Tensor, generator: Generator | None = None) -> Tensor:
         """Encode and decode every frame at a quality of its own."""

@@ -6,7 +6,6 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import Field
@@ -90,11 +89,15 @@ class Autoencoder(nn.Module, ABC, Generic[Code]):
 class Denoiser(Autoencoder[Code]):
     """An autoencoder that removes noise of a given level and can tell the level by itself."""
 
-    receptive_field: int
-    """How many pixels to each side an output pixel looks at."""
+    @property
+    @abstractmethod
+    def receptive_field(self) -> int:
+        """How many pixels to each side an output pixel looks at, at the most."""
 
-    stride: int
-    """Frames are padded to a multiple of this many pixels."""
+    @property
+    @abstractmethod
+    def stride(self) -> int:
+        """Frames must be a multiple of this many pixels high and wide."""
 
     @property
     @abstractmethod
@@ -126,7 +129,7 @@ def register(kind: Kind) -> Kind:
 
 def kinds() -> dict[str, type[Autoencoder[Any]]]:
     """Return every kind by name; a file in this folder is found by being there."""
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+    for module in pkgutil.iter_modules(importlib.import_module(__package__).__path__):
         importlib.import_module(f"{__package__}.{module.name}")
     return dict(sorted(_KINDS.items()))
 

@@ -30,6 +30,7 @@ class DenoisingConfig(AutoencoderConfig):
     blocks: int = Field(2, ge=1, description="residual blocks a scale, each way")
     estimator_width: int = Field(24, ge=4, description="channels of the noise estimator")
     corruption: AnyCorruption = Field(default_factory=Gaussian, description="clean frames to what a camera delivers")
+    maximum_level: float = Field(55, gt=0, description="highest noise level to be asked of it, 0..255 scale")
     estimator_weight: float = Field(0.1, ge=0, description="share of the noise estimate in the loss")
 
 
@@ -107,12 +108,12 @@ class Denoising(Denoiser[Pyramid]):
         self.estimator = NoiseEstimator(shape.channels, config.estimator_width)
 
     @property
-    def stride(self) -> int:  # type: ignore[override]
+    def stride(self) -> int:
         """Coarsest cell of the pyramid, in pixels."""
         return int(UNSHUFFLE * 2 ** (len(self.config.widths) - 1))
 
     @property
-    def receptive_field(self) -> int:  # type: ignore[override]
+    def receptive_field(self) -> int:
         """Sum of the reach of every 3x3 convolution on the longest path, in pixels, rounded up to the stride."""
         scales = len(self.config.widths)
         reach = 2 * UNSHUFFLE  # head and tail
@@ -125,7 +126,9 @@ class Denoising(Denoiser[Pyramid]):
     @property
     def noise(self) -> Noise:
         """Sum up the corruption."""
-        return Noise(description=self.config.corruption.model_dump_json(), minimum_level=0, maximum_level=55)
+        config = self.config
+        description = config.corruption.model_dump_json()
+        return Noise(description=description, minimum_level=0, maximum_level=config.maximum_level)
 
     def encode(self, frames: Tensor) -> Pyramid:
         """Return features, finest scale first, of [B, C + 1, H, W]: frames with their level map as a last channel."""

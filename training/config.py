@@ -3,13 +3,14 @@
 import difflib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
+import torch
 import yaml
-from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
-from runtime.manifest import Frozen, ModelName
-from training.autoencoders.base import AutoencoderConfig, FrameShape, find_kind
+from runtime.manifest import Frozen, ModelName, Task
+from training.autoencoders.base import Autoencoder, AutoencoderConfig, Denoiser, FrameShape, build, find_kind
 from training.data import DataConfig, Source
 from training.errors import ConfigError
 
@@ -29,7 +30,7 @@ class TrainConfig(Frozen):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     validate_every: int = Field(500, ge=1, description="steps between validations, which also write a checkpoint")
     loader_workers: int = Field(0, ge=0, description="processes that prepare batches; 0 suits frames in memory")
-    devices: int | Literal["auto"] = Field("auto", description="GPUs a machine")
+    devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="GPUs a machine")
     machines: int = Field(1, ge=1, description="num_nodes of Lightning")
     threads: int | None = Field(None, ge=1, description="CPU threads; all by default")
 
@@ -38,14 +39,22 @@ class ScoreConfig(Frozen):
     """How reconstruction error becomes an anomaly map and a score; all of it is part of the exported graph."""
 
     error: Literal["squared", "absolute"] = "squared"
-    window: int = Field(1, ge=1, description="pixels; errors are averaged over windows of this side")
+    window: int = Field(1, ge=1, description="pixels, odd; errors are averaged over windows of this side")
     top_share: float = Field(1.0, gt=0, le=1, description="the score is the mean of this share of the map, the worst")
     false_alarm_rate: float = Field(0.01, gt=0, lt=1, description="of normal frames, sets the default threshold")
 
+    @field_validator("window")
+    @classmethod
+    def _has_a_middle(cls, window: int) -> int:
+        if window % 2 == 0:
+            raise ValueError(f"must be odd, so that it has a middle pixel: {window - 1} or {window + 1}")
+        return window
+
 
 class ReconstructionCheck(Frozen):
-    """PSNR and SSIM of reconstructions, and for a variational kind log p(x)."""
+    """PSNR and SSIM of reconstructions."""
 
+    task: ClassVar = Task.RECONSTRUCT
     type: Literal["reconstruction"] = "reconstruction"
     name: str = Field(description="of the data set, for the card")
     frames: Source
@@ -55,6 +64,7 @@ class ReconstructionCheck(Frozen):
 class DenoisingCheck(Frozen):
     """PSNR and SSIM after white Gaussian noise, clipped and rounded to uint8; beside classical filters."""
 
+    task: ClassVar = Task.DENOISE
     type: Literal["denoising"] = "denoising"
     name: str
     frames: Source
@@ -65,6 +75,7 @@ class DenoisingCheck(Frozen):
 class AnomalyCheck(Frozen):
     """AUROC and F1 on labelled frames; beside baselines that learn nothing."""
 
+    task: ClassVar = Task.SCORE
     type: Literal["anomaly"] = "anomaly"
     name: str
     frames: Source
@@ -79,7 +90,7 @@ class Recipe(Frozen):
     """A training run, its export and its evaluation."""
 
     name: ModelName
-    version: str = "1"
+    version: str = Field("1", pattern=r"^[0-9A-Za-z.+-]{1,32}$")  # as the manifest has it
     description: str
     limitations: str = Field("", description="where the model fails, for its card")
     licence: str = Field(description="of the weights, with what the data asks for")
@@ -97,10 +108,53 @@ class Recipe(Frozen):
             return value
         return find_kind(str(value.get("kind"))).Config.model_validate(value)
 
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        conflicts = list(_conflicts(self))
+        if conflicts:
+            raise ValueError("; ".join(conflicts))
+        return self
+
+    @property
+    def kind(self) -> type[Autoencoder[Any]]:
+        """The class of the autoencoder."""
+        return find_kind(self.autoencoder.kind)
+
     @property
     def shape(self) -> FrameShape:
-        """Return the geometry that the autoencoder is built for."""
+        """The geometry that the autoencoder is built for; a denoiser takes frames of any size."""
+        if issubclass(self.kind, Denoiser):
+            return FrameShape(self.data.channels)
         return FrameShape(self.data.channels, self.data.height, self.data.width)
+
+
+def _conflicts(recipe: Recipe) -> Iterator[str]:
+    """Yield what would fail after hours of training: sections that are right by themselves and not together."""
+    name, tasks, data = recipe.autoencoder.kind, recipe.kind.tasks, recipe.data
+    if recipe.score is not None and Task.SCORE not in tasks:
+        yield f"score: the kind {name} gives no anomaly score; leave the section out"
+    if recipe.score is not None and data.calibration_share == 0:
+        yield "score: the threshold comes from held-out normal frames; data.calibration_share must be above 0"
+    for index, check in enumerate(recipe.evaluate):
+        if check.task not in tasks or (check.task is Task.SCORE and recipe.score is None):
+            yield f"evaluate.{index}: a check of type {check.type} needs a model that can {check.task}"
+    if issubclass(recipe.kind, Denoiser):
+        yield from _crop_conflicts(recipe)
+    elif data.height is None or data.width is None:
+        yield f"data: the kind {name} needs frames of one size; set data.height and data.width"
+    elif data.crop is not None:
+        yield f"data.crop: the kind {name} learns whole frames; leave it out"
+
+
+def _crop_conflicts(recipe: Recipe) -> Iterator[str]:
+    data = recipe.data
+    with torch.device("meta"):  # only the geometry: no memory, no random numbers
+        denoiser = build(recipe.autoencoder, recipe.shape)
+    height, width = data.crop or data.height, data.crop or data.width
+    if height is None or width is None:
+        yield "data: a batch needs frames of one size; set data.crop, or data.height and data.width"
+    elif isinstance(denoiser, Denoiser) and (height % denoiser.stride or width % denoiser.stride):
+        yield f"data: it learns frames of {width} x {height} pixels; multiples of {denoiser.stride} are needed"
 
 
 def shipped() -> dict[str, Path]:
@@ -112,7 +166,7 @@ def read_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     """Read a shipped recipe or a YAML file; an override is `section.key=value` with a YAML value."""
     path = shipped().get(name_or_path, Path(name_or_path))
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"no recipe {name_or_path!r}: give a YAML file or one of {', '.join(shipped())}") from error
     except yaml.YAMLError as error:
@@ -129,21 +183,43 @@ def parse_recipe(tree: object, where: str) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{where}:\n  " + "\n  ".join(_complaints(error))) from error
+        raise ConfigError(f"{where}:\n  " + "\n  ".join(_complaints(error, tree))) from error
 
 
-def _complaints(error: ValidationError) -> Iterator[str]:
-    for item in error.errors():
-        key = str(item["loc"][-1]) if item["loc"] else ""
-        near = difflib.get_close_matches(key, _known_keys(Recipe), 1) if item["type"] == "extra_forbidden" else []
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        yield f"{'.'.join(map(str, item['loc']))}: {item['msg']}{hint}"
+def _complaints(error: ValidationError, tree: Any) -> Iterator[str]:  # noqa: ANN401 - whatever the YAML holds
+    items = error.errors()
+    for item in items:
+        location = item["loc"]
+        if item["type"] == "too_short" and any(_below(other["loc"], location) for other in items):
+            continue  # a list is called too short when its items are wrong
+        where = ".".join(map(str, location)) + ": " if location else ""
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(location[-1]), _keys_at(location[:-1], tree), 1)
+            yield f"{where}no such key" + (f"; did you mean {near[0]!r}?" if near else "")
+        else:
+            yield where + item["msg"].removeprefix("Value error, ")
 
 
-def _known_keys(model: type[BaseModel]) -> list[str]:
-    """Collect the field names of a config class and of the classes within it."""
-    sections = (TrainConfig, DataConfig, ScoreConfig, Source)
-    return [key for section in (model, *sections) for key in section.model_fields]
+def _below(location: tuple[int | str, ...], place: tuple[int | str, ...]) -> bool:
+    return len(location) > len(place) and location[: len(place)] == place
+
+
+def _keys_at(location: tuple[int | str, ...], tree: Any) -> set[str]:  # noqa: ANN401
+    """Return the keys that may stand at a place of the recipe."""
+    models: set[type[BaseModel]] = {Recipe}
+    if location[:1] == ("autoencoder",):
+        models, location = {find_kind(tree["autoencoder"]["kind"]).Config}, location[1:]
+    for part in location:  # an index of a list or the tag of a union leads no deeper
+        fields = [found.model_fields[part] for found in models if isinstance(part, str) and part in found.model_fields]
+        models = {inner for field in fields for inner in _models_in(field.annotation)} or models
+    return {key for found in models for key in found.model_fields}
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - any type there is
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
@@ -152,10 +228,15 @@ def _override(tree: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: write it as section.key=value")
     *sections, last = key.split(".")
     for section in sections:
-        tree = tree.setdefault(section, {})
+        if tree.get(section) is None:
+            tree[section] = {}
+        tree = tree[section]
         if not isinstance(tree, dict):
             raise ConfigError(f"--set {override}: {section} is no section")
-    tree[last] = yaml.safe_load(text)
+    try:
+        tree[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: {text!r} is no YAML value") from error
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:

@@ -1,34 +1,29 @@
-"""Frames from folders of images, video files and .npz archives, split so that no neighbours are on two sides."""
+"""Frames in memory, split so that no neighbours are on two sides, and how the trainer takes them."""
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-import av
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
-from runtime.errors import ImageError
-from runtime.images import SUFFIXES, Pixels, read, resize
+from runtime.images import Pixels, resize
 from runtime.manifest import Frozen
 from training.errors import DataError
+from training.sources import Reader
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".ts"})
-GAP_SHARE = 0.02  # of a single clip, dropped between the parts it is cut into
+GAP_SHARE = 0.02  # of a clip, dropped between the parts it is cut into
 
 
 class Source(Frozen):
     """One place to read frames from, relative to DATA."""
 
-    path: str = Field(description="folder (recursive), image, video, or ARCHIVE.npz:KEY of [n, h, w(, c)] uint8")
-    scales: tuple[float, ...] = Field((1.0,), min_length=1, description="also keep a copy of each frame this large")
+    path: str = Field(description="folder (recursive), video, or ARCHIVE.npz:KEY of [n, h, w(, c)] uint8")
+    scales: tuple[PositiveFloat, ...] = Field((1.0,), min_length=1, description="keep a copy of each frame this large")
 
 
 class DataConfig(Frozen):
@@ -49,10 +44,23 @@ class DataConfig(Frozen):
     minimum_frames: int = Field(16, ge=1, description="fewer than this is an error")
     memory_gib: float = Field(8, gt=0, description="frames are kept in memory up to this")
 
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        if (self.height is None) != (self.width is None):
+            raise ValueError("give both height and width, or neither")
+        if self.validation_share + self.calibration_share >= 1:
+            raise ValueError("validation_share and calibration_share leave nothing to train on")
+        if self.flips and self.crop is None and self.height != self.width:
+            raise ValueError("flips turn frames by 90 degrees: they need square ones; set crop")
+        return self
+
 
 @dataclass
 class Frames:
-    """Decoded frames, in order: `pixels` uint8 [h, w, c], `keys` relative paths, `clips` which belong together."""
+    """Decoded frames, in order: `pixels` uint8 [h, w, c], `keys` relative paths, `clips` which belong together.
+
+    The key of an image is its path below DATA, that of a video's frame is `VIDEO#INDEX`; scaled copies share it.
+    """
 
     pixels: list[Pixels] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
@@ -74,7 +82,14 @@ class Frames:
         return Frames([self.pixels[i] for i in chosen], [self.keys[i] for i in chosen], [self.clips[i] for i in chosen])
 
     def batch(self, indices: Sequence[int]) -> Pixels:
-        """Stack frames of one size to [n, h, w, c]."""
+        """Stack frames to [n, h, w, c]; raise DataError where they are not of one size."""
+        sizes = {self.pixels[i].shape: self.keys[i] for i in indices}
+        if len(sizes) > 1:
+            (first, one), (second, other) = list(sizes.items())[:2]
+            raise DataError(
+                f"frames of one size are needed: {one} is {first[1]} x {first[0]} pixels, {other} is "
+                f"{second[1]} x {second[0]}; set data.height and data.width"
+            )
         return np.stack([self.pixels[i] for i in indices])
 
 
@@ -92,12 +107,12 @@ def load(config: DataConfig, root: Path) -> Frames:
     frames = Frames()
     for source in config.sources:
         _load_source(source, root, config, frames)
-    files = len(frames.unreadable) + len(set(frames.keys))
-    if len(frames.unreadable) > config.unreadable_share * files:
+    files = _files(frames) | set(frames.unreadable)
+    if len(frames.unreadable) > config.unreadable_share * len(files):
         named = "\n  ".join(frames.unreadable[:10])
         raise DataError(
-            f"{len(frames.unreadable)} of {files} files are unreadable, more than the {config.unreadable_share:.0%} "
-            f"that data.unreadable_share allows:\n  {named}"
+            f"{len(frames.unreadable)} of {len(files)} files under {root} are unreadable, more than the "
+            f"{config.unreadable_share:.0%} that data.unreadable_share allows:\n  {named}"
         )
     if len(frames) < config.minimum_frames:
         raise DataError(
@@ -107,19 +122,16 @@ def load(config: DataConfig, root: Path) -> Frames:
     return frames
 
 
+def _files(frames: Frames) -> set[str]:
+    """Return the files that the frames came from: a video is one, however many frames it gave."""
+    return {clip if key.startswith(f"{clip}#") else key for clip, key in zip(frames.clips, frames.keys, strict=True)}
+
+
 def _load_source(source: Source, root: Path, config: DataConfig, frames: Frames) -> None:
-    path = root / source.path.partition(".npz:")[0]
-    if ".npz:" in source.path:
-        found = _archive(root, source.path, config)
-    elif path.is_dir():
-        found = _folder(path, config, frames.unreadable)
-    elif path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
-        found = _video(path, path.name, config)
-    else:
-        raise DataError(f"{path}: no such folder, video or archive; see docs/data.md, or pass --data DIR")
     budget = config.memory_gib * 2**30
     used = sum(pixels.nbytes for pixels in frames.pixels)
-    for clip, key, pixels in found:
+    reader = Reader(root, config.channels, config.frame_stride, frames.unreadable)
+    for clip, key, pixels in reader.read(source.path):
         for scale in source.scales:
             height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
             scaled = resize(pixels, config.height or height, config.width or width)
@@ -129,86 +141,14 @@ def _load_source(source: Source, root: Path, config: DataConfig, frames: Frames)
                     f"the frames need more than {config.memory_gib:g} GiB of memory; raise data.memory_gib, "
                     "or take fewer with data.frame_stride or smaller ones with data.height and data.width"
                 )
-            frames.add(f"{source.path}/{clip}", f"{source.path}/{key}", scaled)
-
-
-Found = Iterator[tuple[str, str, Pixels]]
-
-
-def _folder(folder: Path, config: DataConfig, unreadable: list[str]) -> Found:
-    """Yield the images and videos below a folder; the clip is the subfolder or the video."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    by_clip: dict[str, list[Path]] = {}
-    for path in paths:
-        if path.suffix.lower() in SUFFIXES:
-            by_clip.setdefault(path.parent.relative_to(folder).as_posix(), []).append(path)
-    images = [(clip, path) for clip, members in by_clip.items() for path in members[:: config.frame_stride]]
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        decoded = pool.map(lambda item: _read_or_none(item[1], config.channels), images)
-        for (clip, path), pixels in tqdm(
-            zip(images, decoded, strict=True), f"reading {folder.name}", len(images), unit="image", disable=None
-        ):
-            if pixels is None:
-                unreadable.append(str(path))
-            else:
-                yield clip, path.relative_to(folder).as_posix(), pixels
-    for path in paths:
-        if path.suffix.lower() in VIDEO_SUFFIXES:
-            yield from _readable_video(path, path.relative_to(folder).as_posix(), config, unreadable)
-
-
-def _read_or_none(path: Path, channels: int) -> Pixels | None:
-    try:
-        return read(path, channels=channels).pixels
-    except (ImageError, OSError):
-        return None
-
-
-def _readable_video(path: Path, name: str, config: DataConfig, unreadable: list[str]) -> Found:
-    try:
-        yield from _video(path, name, config)
-    except DataError:
-        unreadable.append(str(path))
-
-
-def _video(path: Path, name: str, config: DataConfig) -> Found:
-    """Yield every n-th frame of a video file; the video is one clip."""
-    pixel_format = "gray" if config.channels == 1 else "rgb24"
-    try:
-        with av.open(str(path)) as container:
-            stream = container.decode(video=0)
-            for index, frame in enumerate(tqdm(stream, f"reading {path.name}", unit="frame", disable=None)):
-                if index % config.frame_stride == 0:
-                    pixels = frame.to_ndarray(format=pixel_format)
-                    pixels = pixels.reshape(frame.height, frame.width, config.channels)
-                    yield name, f"{name}#{index:06d}", pixels.astype(np.uint8, copy=False)
-    except (av.error.FFmpegError, IndexError, OSError) as error:
-        raise DataError(f"{path}: not a readable video ({error})") from error
-
-
-def _archive(root: Path, source: str, config: DataConfig) -> Found:
-    """Yield the images of a .npz array of uint8 [n, h, w] or [n, h, w, c]; each is a clip of its own."""
-    name, _, key = source.rpartition(":")
-    try:
-        with np.load(root / name, allow_pickle=False) as archive:
-            images = archive[key]
-    except (OSError, KeyError, ValueError) as error:
-        raise DataError(f"{root / name}: cannot read the array {key!r} ({error})") from error
-    images = images[..., None] if images.ndim == 3 else images
-    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] != config.channels:
-        raise DataError(
-            f"{root / name}: {key} should be uint8 [n, h, w] or [n, h, w, {config.channels}] "
-            f"and is {images.dtype} {list(images.shape)}"
-        )
-    for index, image in enumerate(images):
-        yield f"{index:06d}", f"{index:06d}", image
+            frames.add(clip, key, scaled)
 
 
 def split(frames: Frames, config: DataConfig, seed: int) -> Split:
     """Deal the clips out to training, validation and calibration, by a seeded draw.
 
-    A single clip is cut in time instead, with a gap so that neighbours are never on two sides.
-    Raises DataError when a part would be empty.
+    Where there are fewer clips than parts each is cut in time instead, with gaps so that neighbours are never on two
+    sides. Raises DataError when a part would be empty.
     """
     groups = frames.keys if config.split == "image" else frames.clips
     names = sorted(set(groups))
@@ -217,11 +157,11 @@ def split(frames: Frames, config: DataConfig, seed: int) -> Split:
         cut = _split_names(names, config, seed)
         indices = [[i for i, group in enumerate(groups) if group in part] for part in cut]
     else:
-        indices = _split_time(len(frames), config)
+        indices = _split_time(groups, config)
     if not all(indices[:parts]):
         raise DataError(
-            f"{len(names)} clips are too few for the shares asked for: add clips (subfolders or videos), "
-            "or lower data.validation_share and data.calibration_share"
+            f"{len(frames)} frames in {len(names)} clips are too few for the shares asked for: add clips (subfolders "
+            "or videos), or change data.validation_share and data.calibration_share"
         )
     return Split(*(frames.subset(part) for part in indices))
 
@@ -234,15 +174,22 @@ def _split_names(names: list[str], config: DataConfig, seed: int) -> list[set[st
     return [{names[i] for i in part} for part in np.split(order, ends)]
 
 
-def _split_time(count: int, config: DataConfig) -> list[list[int]]:
+def _split_time(groups: Sequence[str], config: DataConfig) -> list[list[int]]:
+    parts: list[list[int]] = [[], [], []]
+    for name in dict.fromkeys(groups):
+        clip = [index for index, group in enumerate(groups) if group == name]
+        for part, cut in zip(parts, _cut_in_time(len(clip), config), strict=True):
+            part.extend(clip[cut])
+    return parts
+
+
+def _cut_in_time(count: int, config: DataConfig) -> tuple[slice, slice, slice]:
+    """Cut `count` frames in a row into the three parts, with a gap before validation and one before calibration."""
     gap = max(1, round(GAP_SHARE * count))
     calibration = round(count * (1 - config.calibration_share))
     validation = calibration - round(count * config.validation_share)
-    return [
-        list(range(max(0, validation - gap))),
-        list(range(validation, calibration - (gap if calibration < count else 0))),
-        list(range(calibration, count)),
-    ]
+    end = calibration - gap if calibration < count else count
+    return slice(0, max(0, validation - gap)), slice(validation, end), slice(calibration, count)
 
 
 class Examples(Dataset[Tensor]):

@@ -1,0 +1,113 @@
+"""Where frames come from: folders of images and videos, single videos, arrays in .npz archives."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import av
+import numpy as np
+from tqdm import tqdm
+
+from runtime.errors import ImageError
+from runtime.images import SUFFIXES, Pixels, read
+from training.errors import DataError
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".ts"})
+DECODERS = min(4, os.cpu_count() or 1)  # threads
+DECODED_AHEAD = 16  # files
+
+Found = Iterator[tuple[str, str, Pixels]]
+"""Clip, key and pixels [h, w, c] of one frame after another."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads sources below `root`, every `stride`-th frame of a clip; what no decoder takes is named in `unreadable`."""
+
+    root: Path
+    channels: int
+    stride: int
+    unreadable: list[str]
+
+    def read(self, source: str) -> Found:
+        """Yield the frames of a folder, a video or ARCHIVE.npz:KEY. Raises DataError where there is none."""
+        path = self.root / source
+        if ".npz:" in source:
+            return self._archive(source)
+        if path.is_dir():
+            return self._folder(path)
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+            return self._video(path)
+        raise DataError(f"{path}: no such folder, video or archive; see docs/data.md, or pass --data DIR")
+
+    def _key(self, path: Path) -> str:
+        return Path(os.path.relpath(path, self.root)).as_posix()
+
+    def _folder(self, folder: Path) -> Found:
+        """Yield the images and videos below a folder; the clip is the subfolder or the video."""
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        by_clip: dict[Path, list[Path]] = {}
+        for path in paths:
+            if path.suffix.lower() in SUFFIXES:
+                by_clip.setdefault(path.parent, []).append(path)
+        images = [path for members in by_clip.values() for path in members[:: self.stride]]
+        decoded = zip(images, self._decode(images), strict=True)
+        for path, pixels in tqdm(decoded, f"reading {folder.name}", len(images), unit="image", disable=None):
+            if pixels is None:
+                self.unreadable.append(self._key(path))
+            else:
+                yield self._key(path.parent), self._key(path), pixels
+        for path in paths:
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                try:
+                    yield from self._video(path)
+                except DataError:
+                    self.unreadable.append(self._key(path))
+
+    def _decode(self, paths: Sequence[Path]) -> Iterator[Pixels | None]:
+        """Decode in threads, only a few files ahead: large frames must not pile up before they are scaled down."""
+        with ThreadPoolExecutor(DECODERS) as pool:
+            for start in range(0, len(paths), DECODED_AHEAD):
+                yield from pool.map(self._image, paths[start : start + DECODED_AHEAD])
+
+    def _image(self, path: Path) -> Pixels | None:
+        try:
+            return read(path, channels=self.channels).pixels
+        except (ImageError, OSError):
+            return None
+
+    def _video(self, path: Path) -> Found:
+        """Yield every n-th frame of a video file; the video is one clip."""
+        name = self._key(path)
+        pixel_format = "gray" if self.channels == 1 else "rgb24"
+        try:
+            with av.open(str(path)) as container:
+                stream = container.decode(video=0)
+                for index, frame in enumerate(tqdm(stream, f"reading {path.name}", unit="frame", disable=None)):
+                    if index % self.stride == 0:
+                        pixels = frame.to_ndarray(format=pixel_format)
+                        pixels = pixels.reshape(frame.height, frame.width, self.channels)
+                        yield name, f"{name}#{index:06d}", pixels.astype(np.uint8, copy=False)
+        except (av.error.FFmpegError, IndexError, OSError) as error:
+            raise DataError(f"{path}: not a readable video ({error})") from error
+
+    def _archive(self, source: str) -> Found:
+        """Yield the images of a .npz array of uint8 [n, h, w] or [n, h, w, c]; each is a clip of its own."""
+        name, _, key = source.rpartition(":")
+        path = self.root / name
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                images = archive[key]
+        except (OSError, KeyError, ValueError, BadZipFile) as error:
+            raise DataError(f"{path}: cannot read the array {key!r} ({error})") from error
+        images = images[..., None] if images.ndim == 3 else images
+        if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] != self.channels:
+            raise DataError(
+                f"{path}: {key} should be uint8 [n, h, w] or [n, h, w, {self.channels}] "
+                f"and is {images.dtype} {list(images.shape)}"
+            )
+        for index, image in enumerate(images):
+            yield f"{source}/{index:06d}", f"{source}/{index:06d}", image

@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from runtime.errors import InvalidInput
+from runtime.errors import InvalidInput, Overloaded
 from runtime.manifest import Task
 from runtime.model import Model
 from service.negotiation import Accept
@@ -48,9 +48,13 @@ class Call:
         """Return the model that was asked for, or the default one; the call keeps it to its end."""
         return self.service.store.snapshot.find(name, task)
 
-    def admit(self) -> Ticket:
+    async def admit(self) -> Ticket:
         """Take a slot, or raise Overloaded. Before the body is read, so that memory is bounded too."""
-        return self.service.scheduler.admit(self.request.receive)
+        try:
+            return self.service.scheduler.admit(self.request.receive)
+        except Overloaded:
+            await self.service.scheduler.hold_refusal()
+            raise
 
     async def upload(self, ticket: Ticket) -> Upload:
         """Read the images; the deadline runs from here."""

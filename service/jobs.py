@@ -114,12 +114,14 @@ class InferenceJob(Job[R]):
         self.work = work
         self.inputs: Inputs | None = None
         self._outputs: Outputs | None = None
+        self._prepared = 0.0
 
     def _first_stage(self) -> Stage:
         return Stage.DECODE
 
     def _first_step(self) -> None:
         self.inputs = self.work.prepare()
+        self._prepared = time.perf_counter()
 
     def goes_with(self, other: "InferenceJob[R]") -> bool:
         """Tell whether both, being prepared, may run in one batch."""
@@ -127,8 +129,9 @@ class InferenceJob(Job[R]):
             return False
         return self.inputs.fits(other.inputs)
 
-    def answered(self, outputs: Outputs, seconds: float, batch_size: int) -> None:
-        """Take what the model answered for this frame."""
+    def answered(self, outputs: Outputs, started: float, seconds: float, batch_size: int) -> None:
+        """Take what the model answered for this frame; what it waited for the device counts as queueing."""
+        self.timing.queue += started - self._prepared
         self.timing.inference = seconds
         self.busy_s += seconds / batch_size
         self._outputs = outputs

@@ -95,7 +95,7 @@ async def answer(
     One is answered as `alone` has it. Several are answered in their order as `in_batch` has them, and one that fails
     has its problem in place of a result.
     """
-    with call.admit() as ticket:
+    with await call.admit() as ticket:
         upload = await call.upload(ticket)
         if not upload.is_batch:
             return alone(await process(ticket, upload.single()))

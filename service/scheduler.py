@@ -8,6 +8,7 @@ On a GPU there are few lanes and `max_batch` is large: while the lanes are busy 
 a lane that falls free takes every prepared frame of one model and shape up to `max_batch`. Nobody waits for a timer.
 """
 
+import asyncio
 import logging
 import threading
 import time
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER_MIN_S = 1.0
 RETRY_AFTER_MAX_S = 60.0
 EXPECTED_S = 0.05  # taken for the work of a request until some have been measured
+HELD_REFUSALS = 1000  # sockets of clients that wait to be told to come back later
 SMOOTHING = 0.1  # weight of the newest request in the running mean
 
 
@@ -41,6 +43,7 @@ class Capacity:
     max_batch: int
     requests: int
     deadline_s: float
+    refusal_delay_s: float = 0.0
 
     @property
     def share(self) -> int:
@@ -55,6 +58,7 @@ class Scheduler:
         self.capacity = capacity
         self.metrics = metrics
         self._accepted = 0
+        self._held = 0
         self._admitting = True
         self._request_s = EXPECTED_S
         self._condition = threading.Condition()
@@ -93,6 +97,18 @@ class Scheduler:
             )
         self._accepted += 1
         return Ticket(self, receive)
+
+    async def hold_refusal(self) -> None:
+        """Wait before a refusal is sent, unless very many wait already.
+
+        Clients that retry at once spend the processor on refusals; held for a second they leave it to the accepted.
+        """
+        if self.capacity.refusal_delay_s > 0 and self._held < HELD_REFUSALS:
+            self._held += 1
+            try:
+                await asyncio.sleep(self.capacity.refusal_delay_s)
+            finally:
+                self._held -= 1
 
     def release(self, ticket: Ticket) -> None:
         """Take a slot back; the ticket calls this when its request ends."""
@@ -187,13 +203,14 @@ class Scheduler:
             if isinstance(answer, Exception):
                 job.fail(answer)
                 continue
-            job.answered(answer, seconds, len(live))
+            job.answered(answer, started, seconds, len(live))
             self.metrics.observe(Stage.INFERENCE, job.timing)
             done.append(job)
         with self._condition:
             self._free_lanes += 1
             self._done.extend(done)
-            self._condition.notify(max(0, len(done) - 1))  # this thread takes one itself
+            # This thread takes the next step itself: a run if one is ready, else one of what is done here.
+            self._condition.notify(len(done) if self._ready else max(0, len(done) - 1))
 
     def _run_together(self, batch: list[InferenceJob[Any]]) -> list[Outputs | Exception]:
         """Run a batch; if that fails, run its frames one by one, so that none fails for another's sake."""

@@ -64,6 +64,12 @@ class Settings(BaseSettings):
     deadline_s: float = Field(
         10, gt=0, le=3600, description="Seconds an accepted request may wait for its first computation before 504."
     )
+    refusal_delay_s: float = Field(
+        0,
+        ge=0,
+        le=10,
+        description="Seconds a 503 for lack of capacity is held back, against clients that retry at once.",
+    )
     upload_timeout_s: float = Field(
         30, gt=0, le=3600, description="Seconds the body of a request may take to arrive before 408."
     )

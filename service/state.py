@@ -60,4 +60,5 @@ def _capacity(settings: Settings, device: Device) -> Capacity:
         max_batch=device.max_batch,
         requests=settings.queue_capacity,
         deadline_s=settings.deadline_s,
+        refusal_delay_s=settings.refusal_delay_s,
     )

@@ -110,7 +110,7 @@ class ModelStore:
     def load(self) -> None:
         """Open every folder; each is served as soon as it is verified."""
         with self._lock:
-            folders = self._model_folders()
+            folders = [self._folder / name for name in sorted(self.snapshot.loading)]
             defaults = self._defaults(folders)
             self.snapshot = Snapshot(loading=frozenset(path.name for path in folders), defaults=defaults)
             for path in folders:

@@ -46,7 +46,7 @@ async def score_next_frame(request: Request, camera: CameraName) -> Response:
     query = call.query(CameraQuery)
     model = call.model(query.model, Task.SCORE)
     call.accept.require((JSON,))
-    with call.admit() as ticket:
+    with await call.admit() as ticket:
         image = (await call.upload(ticket)).single()
         known = call.service.cameras.visit(camera)
         try:

@@ -50,7 +50,7 @@ async def sample(request: Request) -> Response:
     call = Call.of(request)
     call.query(NoQuery)
     as_image = call.accept.require((JSON, PNG)) == PNG
-    with call.admit() as ticket:
+    with await call.admit() as ticket:
         wanted = await _read(call)
         model = call.model(wanted.model, Task.SAMPLE)
         draw = _draw(wanted, model)

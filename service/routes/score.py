@@ -85,7 +85,7 @@ async def score(request: Request) -> Response:
     alone = Scored.as_image if as_image else Scored.as_response
     if not query.clip:
         return await answer(call, process, alone, Scored.as_json)
-    with call.admit() as ticket:
+    with await call.admit() as ticket:
         upload = await call.upload(ticket)
         _require_clip(model, upload)
         return alone(await process(ticket, *upload.images))

@@ -297,3 +297,34 @@ def test_retry_after_follows_the_measured_work() -> None:
                 ticket.__exit__()
 
     go(test())
+
+
+@pytest.mark.parametrize(("delay_s", "held"), [(0.0, False), (0.05, True)])
+def test_refusals_may_be_held_back(delay_s: float, held: bool) -> None:  # noqa: FBT001
+    async def test() -> None:
+        async with running(refusal_delay_s=delay_s) as scheduler:
+            holding = asyncio.create_task(scheduler.hold_refusal())
+            await asyncio.sleep(0)
+            assert holding.done() is not held
+            await holding
+
+    go(test())
+
+
+def test_waiting_for_the_device_is_queueing() -> None:
+    async def test() -> None:
+        model = HeldModel()
+        async with running(threads=2) as scheduler:
+            first = asyncio.create_task(one(scheduler, Frame(model, 1)))
+            await until(lambda: model.batches)
+            with scheduler.admit() as ticket:
+                second = asyncio.create_task(ticket.infer(work := Frame(model, 2)))
+                await until(work.begun.is_set)
+                await asyncio.sleep(0.05)
+                model.go.set()
+                done = await second
+            await first
+        assert done.timing.queue >= 0.05
+        assert done.timing.inference < 0.05
+
+    go(test())

@@ -6,6 +6,7 @@
     │   ├── UnsupportedImage      a format we do not read, or not the one that was claimed
     │   └── ImageTooLarge         more bytes, pixels or images than the limits allow
     ├── InvalidInput              an argument outside what the model or the call accepts
+    ├── FormatNotOffered          none of the formats asked for can be given
     ├── ModelError
     │   ├── ModelNotFound         no model of that name
     │   ├── ModelNotReady         the model is there but has not passed its checks
@@ -46,6 +47,10 @@ class ImageTooLarge(ImageError):
 
 class InvalidInput(ClearwatchError):
     """An argument is outside what the model or the call accepts."""
+
+
+class FormatNotOffered(ClearwatchError):
+    """None of the formats asked for can be given."""
 
 
 class ModelError(ClearwatchError):

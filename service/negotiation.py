@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from starlette.exceptions import HTTPException
+from runtime.errors import FormatNotOffered
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Accept:
         return welcome if self.weight(welcome) > 0 else None
 
     def require(self, offers: Sequence[str]) -> str:
-        """Return the best offer, or answer 406."""
+        """Return the best offer, or raise FormatNotOffered."""
         welcome = self.best(offers)
         if welcome is None:
-            raise HTTPException(406, f"none of what Accept asks for can be given; there are {', '.join(offers)}")
+            raise FormatNotOffered(f"none of what Accept asks for can be given; there are {', '.join(offers)}")
         return welcome
 
 

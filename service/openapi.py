@@ -43,12 +43,12 @@ SAMPLE_BODY: dict[str, Any] = {
     "requestBody": {"required": True, "content": {"application/json": {"schema": SampleRequest.model_json_schema()}}}
 }
 
-_ALWAYS = (errors.Unauthorized, errors.Overloaded, errors.ShuttingDown)
+_ALWAYS = (errors.Unauthorized, errors.Overloaded, errors.ShuttingDown, errors.FormatNotOffered)
 _MODEL = (errors.ModelNotFound, errors.ModelNotReady, errors.TaskNotSupported)
 _IMAGE = (errors.UnreadableImage, errors.UnsupportedImage, errors.ImageTooLarge)
-IMAGE_FAILURES = problems.documented(
-    *_ALWAYS, *_MODEL, *_IMAGE, errors.InvalidInput, errors.TimedOut, errors.UploadTimedOut
-)
+_FRAMES = (*_ALWAYS, *_MODEL, *_IMAGE, errors.InvalidInput, errors.TimedOut, errors.UploadTimedOut)
+IMAGE_FAILURES = problems.documented(*_FRAMES)
+CAMERA_FAILURES = problems.documented(*_FRAMES, errors.FrameOutOfOrder)
 SAMPLE_FAILURES = problems.documented(
     *_ALWAYS, *_MODEL, errors.ImageTooLarge, errors.InvalidInput, errors.TimedOut, errors.UploadTimedOut
 )
@@ -60,7 +60,6 @@ def replies(
 ) -> Responses:
     """Document an endpoint: the JSON it answers with, the images it answers with instead, and how it fails."""
     images = {media_type: {"schema": _BINARY} for media_type in image_types}
-    # 422 comes with every endpoint: the fullest description of it is the one of `failures`.
     success: Responses = {200: {"model": model, "description": description, "content": images}}
     return success | failures
 

@@ -42,6 +42,7 @@ KINDS: Mapping[type[errors.ClearwatchError], Kind] = {
     errors.UnsupportedImage: Kind(415, "unsupported-image", "The format is not accepted, or not the one claimed"),
     errors.ImageTooLarge: Kind(413, "too-large", "More bytes, pixels or images than the limits allow"),
     errors.InvalidInput: Kind(422, "invalid-input", "An argument is outside what is accepted"),
+    errors.FormatNotOffered: Kind(406, "not-acceptable", "None of what Accept asks for can be given"),
     errors.ModelError: Kind(500, "model", "The model failed"),
     errors.ModelNotFound: Kind(404, "model-not-found", "There is no such model"),
     errors.ModelNotReady: Kind(503, "model-not-ready", "The model is not ready"),

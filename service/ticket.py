@@ -94,7 +94,7 @@ class Ticket:
             async with asyncio.timeout_at(self.start_clock()):
                 await lock.acquire()
         except TimeoutError:
-            raise self._timed_out() from None
+            raise self._expire() from None
         try:
             yield
         finally:
@@ -123,7 +123,7 @@ class Ticket:
                 await self._client_leaves()
         except TimeoutError:
             if self._standing.expire():
-                self._end(self._timed_out())
+                self._expire()
                 return
             await self._client_leaves()
         self._scheduler.metrics.refused("client_left")
@@ -136,10 +136,14 @@ class Ticket:
             while (await self._receive())["type"] != "http.disconnect":
                 pass
 
-    def _timed_out(self) -> TimedOut:
+    def _expire(self) -> Exception:
+        if self._ended_by is not None:
+            return self._ended_by
         self._scheduler.metrics.refused("deadline")
         seconds = self._scheduler.capacity.deadline_s
-        return TimedOut(f"the request waited {seconds:g} s, its deadline, and was dropped before any work began")
+        error = TimedOut(f"the request waited {seconds:g} s, its deadline, and was dropped before any work began")
+        self._end(error)
+        return error
 
     def _end(self, error: Exception) -> None:
         self._standing.end()

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse, Response
 
-from runtime.errors import CameraNotFound, FrameOutOfOrder, Unauthorized
+from runtime.errors import CameraNotFound, Unauthorized
 from runtime.manifest import Task
 from runtime.model import Model
 from service.cameras import Camera, Cameras, Clip, FrameKey
 from service.dependencies import Call
-from service.openapi import IMAGE_FAILURES, PLAIN_FAILURES, replies, takes_images
+from service.openapi import CAMERA_FAILURES, PLAIN_FAILURES, replies, takes_images
 from service.problems import documented
 from service.replies import JSON
 from service.routes.score import Scored
@@ -33,7 +33,7 @@ CameraName = Annotated[
 @router.post(
     "/cameras/{camera}/frames",
     summary="Score a camera's next frame",
-    responses=replies(CameraReply, IMAGE_FAILURES | documented(FrameOutOfOrder)),
+    responses=replies(CameraReply, CAMERA_FAILURES),
     openapi_extra=takes_images(CameraQuery),
 )
 async def score_next_frame(request: Request, camera: CameraName) -> Response:

@@ -8,17 +8,21 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
+from runtime.devices import Device
+from runtime.images import ImageFormat, encode
 from runtime.model import Model
 from service.app import create_app
 from service.settings import Settings
 from tests.model_folders import write_slow
-from tests.service.conftest import JPEG, Serve
+from tests.service.conftest import JPEG, PNG, Serve, running
 
 PROBLEM = {"type", "title", "status", "detail", "instance", "request_id"}
 OPEN = ("/healthz", "/readyz", "/docs", "/openapi.json")
@@ -146,6 +150,27 @@ def test_a_client_who_leaves_frees_its_slot(serve: Serve, slow: Path, jpeg: byte
     while "clearwatch_accepted_requests 0.0" not in client.get("/metrics").text:
         assert time.monotonic() < give_up
     assert client.get("/readyz").status_code == 200
+
+
+def test_frames_that_run_together_score_as_each_alone(
+    models: Path, monkeypatch: pytest.MonkeyPatch, cpu: Device
+) -> None:
+    """The way of a GPU, on a CPU: one lane, batches of up to eight."""
+    monkeypatch.setattr("service.state.select_device", lambda *_: replace(cpu, max_batch=8))
+    frames = np.random.default_rng(0).integers(0, 256, (60, 32, 48, 1), np.uint8)
+    expected = [float(score) for score in Model.open(models / "scorer", cpu).run(frames).anomaly_score]  # type: ignore[union-attr]
+
+    def ask(index: int) -> float:
+        data = encode(frames[index], ImageFormat.PNG)
+        return float(client.post("/v1/score?model=scorer", content=data, headers=PNG).json()["score"])
+
+    with running(create_app(Settings(models_dir=models))) as client, ThreadPoolExecutor(12) as pool:
+        assert list(pool.map(ask, range(60))) == pytest.approx(expected, rel=1e-5)
+        parts = [("image", ("f.png", encode(frame, ImageFormat.PNG))) for frame in frames[:30]]
+        results = client.post("/v1/score?model=scorer", files=parts).json()["results"]
+        assert [result["score"] for result in results] == pytest.approx(expected[:30], rel=1e-5)
+        runs = float(re.findall(r"clearwatch_batch_frames_count (.*)", client.get("/metrics").text)[0])
+    assert runs < 90  # some did run together
 
 
 def test_metrics(serve: Serve, models: Path, jpeg: bytes) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from runtime.images import ImageFormat, Pixels, encode
@@ -173,3 +175,29 @@ def test_a_body_that_does_not_arrive_is_408(serve: Serve, models: Path) -> None:
             b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\nabc"
         )
         assert connection.recv(1000).startswith(b"HTTP/1.1 408")
+
+
+TYPES = st.sampled_from(
+    ["application/json", "multipart/form-data; boundary=x", "image/png", "image/jpeg", "text/plain", ";"]
+)
+BODIES = (
+    st.binary(max_size=200)
+    | st.recursive(st.none() | st.text() | st.floats(), st.lists).map(
+        lambda value: json.dumps({"image": value}).encode()
+    )
+    | st.builds(
+        lambda name, head, data: (
+            b'--x\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n%b\r\n--x--\r\n' % (name, head, data)
+        ),
+        st.sampled_from([b"image", b"", b'"', b"file\xff"]),
+        st.binary(max_size=30),
+        st.binary(max_size=50),
+    )
+)
+
+
+@given(TYPES, BODIES)
+def test_no_body_is_a_500(client: httpx.Client, media_type: str, body: bytes) -> None:
+    reply = client.post(URL, content=body, headers={"Content-Type": media_type})
+    assert 400 <= reply.status_code < 500, reply.text
+    assert reply.headers["content-type"] == "application/problem+json"

@@ -52,11 +52,13 @@ class ConvolutionalDecoder(nn.Module):
         channels, self.height, self.width = shape
         seed = (widths[-1], _sizes(self.height, len(widths)), _sizes(self.width, len(widths)))
         layers: list[nn.Module] = [nn.Linear(latent_dim, math.prod(seed)), Unflatten(seed)]
-        for inputs, features in itertools.pairwise((*reversed(widths), widths[0])):
+        for inputs, features in itertools.pairwise(reversed(widths)):
             # Nearest neighbours and a convolution: a transposed convolution leaves a checkerboard.
             layers += [nn.Upsample(scale_factor=2), nn.Conv2d(inputs, features, 3, padding=1)]
             layers += [nn.BatchNorm2d(features), nn.SiLU()]
-        self.body = nn.Sequential(*layers, nn.Conv2d(widths[0], channels, 3, padding=1))
+        # The last doubling shuffles channels into pixels: features at full size would cost more than all the rest.
+        layers += [nn.Conv2d(widths[0], channels * 4, 3, padding=1), nn.PixelShuffle(2)]
+        self.body = nn.Sequential(*layers)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Decode, and cut what the halvings had rounded up."""

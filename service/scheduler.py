@@ -153,7 +153,10 @@ class Scheduler:
 
     def _work(self) -> None:
         while (step := self._next_step()) is not None:
-            step()
+            try:
+                step()
+            except Exception:  # what jobs raise goes to their callers: this is a fault of ours, and no reason to stop
+                logger.exception("a step of the scheduler failed")
 
     def _next_step(self) -> Callable[[], None] | None:
         """Wait for something to do. The device first, then what callers wait for, then new jobs in their order."""
@@ -194,23 +197,30 @@ class Scheduler:
                     self._ready.append(job)  # this thread looks for work next: there is no one to wake
 
     def _run(self, batch: list[InferenceJob[Any]]) -> None:
-        live = [job for job in batch if not job.standing.is_over]
+        done: list[InferenceJob[Any]] = []
+        try:
+            self._run_into(done, [job for job in batch if not job.standing.is_over])
+        finally:
+            with self._condition:
+                self._free_lanes += 1
+                self._done.extend(done)
+                # This thread takes the next step itself: a run if one is ready, else one of what is done here.
+                self._condition.notify(len(done) if self._ready else max(0, len(done) - 1))
+
+    def _run_into(self, done: list[InferenceJob[Any]], batch: list[InferenceJob[Any]]) -> None:
+        """Run a batch and append what has succeeded; the rest is told why not."""
+        if not batch:
+            return
         started = time.perf_counter()
-        answers = self._run_together(live) if live else []
+        answers = self._run_together(batch)
         seconds = time.perf_counter() - started
-        done = []
-        for job, answer in zip(live, answers, strict=True):
+        for job, answer in zip(batch, answers, strict=True):
             if isinstance(answer, Exception):
                 job.fail(answer)
-                continue
-            job.answered(answer, started, seconds, len(live))
-            self.metrics.observe(Stage.INFERENCE, job.timing)
-            done.append(job)
-        with self._condition:
-            self._free_lanes += 1
-            self._done.extend(done)
-            # This thread takes the next step itself: a run if one is ready, else one of what is done here.
-            self._condition.notify(len(done) if self._ready else max(0, len(done) - 1))
+            else:
+                job.answered(answer, started, seconds, len(batch))
+                done.append(job)
+                self.metrics.observe(Stage.INFERENCE, job.timing)
 
     def _run_together(self, batch: list[InferenceJob[Any]]) -> list[Outputs | Exception]:
         """Run a batch; if that fails, run its frames one by one, so that none fails for another's sake."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -18,22 +19,34 @@ import pytest
 
 from runtime.devices import Device
 from runtime.images import ImageFormat, encode
-from runtime.model import Model
+from runtime.model import Model, Outputs
 from service.app import create_app
 from service.settings import Settings
-from tests.model_folders import write_slow
 from tests.service.conftest import JPEG, PNG, Serve, running
 
 PROBLEM = {"type", "title", "status", "detail", "instance", "request_id"}
 OPEN = ("/healthz", "/readyz", "/docs", "/openapi.json")
 
 
-@pytest.fixture(scope="module")
-def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with a model that takes a while."""
-    folder = tmp_path_factory.mktemp("slow")
-    write_slow(folder / "slow", work=200)
-    return folder
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Hold every run of every model until the event is set."""
+    go, run = threading.Event(), Model.run
+
+    def wait_and_run(*arguments: Any) -> Outputs:  # noqa: ANN401
+        assert go.wait(20)
+        return run(*arguments)
+
+    monkeypatch.setattr(Model, "run", wait_and_run)
+    yield go
+    go.set()
+
+
+def wait_for(client: httpx.Client, line: str) -> None:
+    """Wait until the metrics say so."""
+    give_up = time.monotonic() + 10
+    while line not in client.get("/metrics").text.splitlines():
+        assert time.monotonic() < give_up, line
 
 
 def test_a_token_guards_all_but_health_and_docs(serve: Serve, models: Path, jpeg: bytes) -> None:
@@ -114,42 +127,46 @@ def test_an_unexpected_error_is_logged_and_not_told(
     assert client.get("/healthz").status_code == 200
 
 
-def test_a_full_queue_refuses_and_finishes_what_it_took(serve: Serve, slow: Path, jpeg: bytes) -> None:
-    client = serve(slow, queue_capacity=2, workers=1)
-
-    def ask(_: int) -> httpx.Response:
-        return httpx.post(f"{client.base_url}/v1/score", content=jpeg, headers=JPEG, timeout=30)
-
-    with ThreadPoolExecutor(12) as pool:
-        replies = list(pool.map(ask, range(12)))
-    refused = [reply for reply in replies if reply.status_code == 503]
-    assert {reply.status_code for reply in replies} == {200, 503}
-    assert len(refused) >= 4
-    for reply in refused:
-        assert int(reply.headers["retry-after"]) >= 1
-        assert reply.json()["type"] == "urn:clearwatch:problem:overloaded"
-    assert f'refused_requests_total{{reason="overloaded"}} {len(refused)}.0' in client.get("/metrics").text
-
-
-def test_waiting_past_the_deadline_is_504(serve: Serve, slow: Path, jpeg: bytes) -> None:
-    client = serve(slow, deadline_s=0.02, workers=1)
-    with ThreadPoolExecutor(6) as pool:
-        asked = [pool.submit(client.post, "/v1/score", content=jpeg, headers=JPEG) for _ in range(6)]
-    codes = {future.result().status_code for future in asked}
-    assert codes == {200, 504}
+def test_a_full_queue_refuses_at_once_and_finishes_what_it_took(
+    serve: Serve, models: Path, jpeg: bytes, held: threading.Event
+) -> None:
+    client = serve(models, queue_capacity=2, workers=1)
+    with ThreadPoolExecutor(2) as pool:
+        accepted = [pool.submit(client.post, "/v1/score", content=jpeg, headers=JPEG) for _ in range(2)]
+        wait_for(client, "clearwatch_accepted_requests 2.0")
+        refused = client.post("/v1/score", content=jpeg, headers=JPEG)
+        held.set()
+        assert [future.result().status_code for future in accepted] == [200, 200]
+    assert (refused.status_code, refused.json()["type"]) == (503, "urn:clearwatch:problem:overloaded")
+    assert int(refused.headers["retry-after"]) >= 1
+    wait_for(client, 'clearwatch_refused_requests_total{reason="overloaded"} 1.0')
+    assert client.post("/v1/score", content=jpeg, headers=JPEG).status_code == 200
 
 
-def test_a_client_who_leaves_frees_its_slot(serve: Serve, slow: Path, jpeg: bytes) -> None:
-    client = serve(slow, workers=1)
-    with ThreadPoolExecutor(4) as pool:
-        staying = [pool.submit(client.post, "/v1/score", content=jpeg, headers=JPEG) for _ in range(4)]
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{client.base_url}/v1/score", content=jpeg, headers=JPEG, timeout=0.15)
-        assert {future.result().status_code for future in staying} == {200}
-    give_up = time.monotonic() + 10
-    while "clearwatch_accepted_requests 0.0" not in client.get("/metrics").text:
-        assert time.monotonic() < give_up
-    assert client.get("/readyz").status_code == 200
+def test_waiting_past_the_deadline_is_504(serve: Serve, models: Path, jpeg: bytes, held: threading.Event) -> None:
+    client = serve(models, deadline_s=0.05, workers=1)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/v1/score", content=jpeg, headers=JPEG)
+        wait_for(client, "clearwatch_accepted_requests 1.0")
+        late = client.post("/v1/score", content=jpeg, headers=JPEG)
+        held.set()
+        assert first.result().status_code == 200  # it had begun
+    assert (late.status_code, late.json()["type"]) == (504, "urn:clearwatch:problem:timed-out")
+
+
+def test_a_client_who_leaves_frees_its_slot(serve: Serve, models: Path, jpeg: bytes, held: threading.Event) -> None:
+    client = serve(models, workers=1)
+    head = f"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+    with ThreadPoolExecutor(1) as pool:
+        stays = pool.submit(client.post, "/v1/score", content=jpeg, headers=JPEG)
+        wait_for(client, "clearwatch_accepted_requests 1.0")
+        with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as leaves:
+            leaves.sendall(head.encode() + jpeg)
+            wait_for(client, "clearwatch_accepted_requests 2.0")
+        wait_for(client, "clearwatch_accepted_requests 1.0")
+        held.set()
+        assert stays.result().status_code == 200
+    wait_for(client, 'clearwatch_refused_requests_total{reason="client_left"} 1.0')
 
 
 def test_frames_that_run_together_score_as_each_alone(

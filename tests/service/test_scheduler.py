@@ -328,3 +328,18 @@ def test_waiting_for_the_device_is_queueing() -> None:
         assert done.timing.inference < 0.05
 
     go(test())
+
+
+def test_a_fault_of_ours_stops_no_thread(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        model = HeldModel()
+        model.go.set()
+        async with running() as scheduler:
+            with monkeypatch.context() as patch:
+                patch.setattr(scheduler.metrics, "observe", lambda *_: 1 / 0)
+                with scheduler.admit() as ticket:
+                    assert (await ticket.call(Stage.DECODE, lambda: 7)).value == 7
+            await until(lambda: "a step of the scheduler failed" in caplog.text)
+            assert await one(scheduler, Frame(model, 3)) == 3
+
+    go(test())

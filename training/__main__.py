@@ -1,12 +1,20 @@
 """The command line: python -m training kinds | train | export | evaluate | make."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runtime.errors import ClearwatchError
 from training.errors import RunError, TrainingError
+
+if TYPE_CHECKING:
+    from training.config import Recipe
+    from training.data import Split
+
+CTRL_C = 130  # the exit code that shells know it by
 
 EXAMPLES = """\
 examples:
@@ -37,35 +45,47 @@ def _kinds(_: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    from training.checkpoints import check_run  # noqa: PLC0415
     from training.config import read_recipe  # noqa: PLC0415
-    from training.data import load, split  # noqa: PLC0415
     from training.trainer import train  # noqa: PLC0415
 
     recipe = read_recipe(arguments.recipe, arguments.set)
     run = arguments.run or Path("runs") / recipe.name
-    if run.exists() and not arguments.resume:
-        raise RunError(f"{run} exists: go on with --resume, name another with --run, or remove it")
-    parts = split(load(recipe.data, arguments.data), recipe.data, recipe.seed)
-    print(f"{len(parts.train)} frames to train on, {len(parts.validation)} to validate, "
-          f"{len(parts.calibration)} to calibrate", file=sys.stderr)  # fmt: skip
+    check_run(run, resume=arguments.resume)
+    parts = _parts(recipe, arguments.data)
     try:
         best = train(recipe, parts, run, resume=arguments.resume)
     except SystemExit as stop:  # Lightning's way to end after Ctrl-C, once everything is saved
-        print(f"\nstopped and saved; go on with: python -m training train {arguments.recipe} "
-              f"--data {arguments.data} --run {run} --resume", file=sys.stderr)  # fmt: skip
-        raise SystemExit(130) from stop
+        again = ["train", arguments.recipe, "--data", str(arguments.data), "--run", str(run), "--resume"]
+        settings = [word for setting in arguments.set for word in ("--set", setting)]
+        print(f"\nstopped and saved; go on with: python -m training {shlex.join(again + settings)}", file=sys.stderr)
+        raise SystemExit(CTRL_C) from stop
     print(f"best checkpoint: {best}\nnext: python -m training export {run} --data {arguments.data}", file=sys.stderr)
 
 
-def _export(arguments: argparse.Namespace) -> None:
+def _parts(recipe: "Recipe", root: Path) -> "Split":
+    """Load and split the frames; say what came of it."""
+    from training.calibrate import check_enough  # noqa: PLC0415
     from training.data import load, split  # noqa: PLC0415
+
+    frames = load(recipe.data, root)
+    if frames.unreadable:
+        print(f"{len(frames.unreadable)} unreadable files left out, {frames.unreadable[0]} first", file=sys.stderr)
+    parts = split(frames, recipe.data, recipe.seed)
+    if recipe.score is not None:
+        check_enough(len(parts.calibration), recipe.score.false_alarm_rate)
+    print(f"{len(parts.train)} frames to train on, {len(parts.validation)} to validate, "
+          f"{len(parts.calibration)} to calibrate", file=sys.stderr)  # fmt: skip
+    return parts
+
+
+def _export(arguments: argparse.Namespace) -> None:
     from training.export import export  # noqa: PLC0415
     from training.trainer import load_run  # noqa: PLC0415
 
     recipe, autoencoder = load_run(arguments.run)
     out = arguments.out or Path("models") / recipe.name
-    parts = split(load(recipe.data, arguments.data), recipe.data, recipe.seed)
-    manifest = export(recipe, autoencoder, parts, out)
+    manifest = export(recipe, autoencoder, _parts(recipe, arguments.data), out)
     print(f"{out}: {manifest.name} version {manifest.version}, can {', '.join(manifest.tasks)}", file=sys.stderr)
 
 
@@ -91,7 +111,7 @@ def _make(arguments: argparse.Namespace) -> None:
         run, folder = arguments.runs / recipe.name, arguments.models / recipe.name
         shared = {"data": arguments.data, "set": arguments.set, "device": arguments.device}
         print(f"=== {name}", file=sys.stderr)
-        _train(argparse.Namespace(recipe=name, run=run, resume=(run / "checkpoints").is_dir(), **shared))
+        _train(argparse.Namespace(recipe=name, run=run, resume=run.is_dir(), **shared))
         _export(argparse.Namespace(run=run, out=folder, **shared))
         if recipe.evaluate:
             _evaluate(argparse.Namespace(model=folder, **shared))
@@ -117,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     train = command("train", _train, "train a recipe; Ctrl-C saves")
     train.add_argument("recipe", help="a shipped recipe's name, or a YAML file")
     train.add_argument("--run", type=Path, metavar="DIR", help="run folder (default: runs/NAME)")
-    train.add_argument("--resume", action="store_true", help="go on from the run folder's newest checkpoint")
+    train.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
     export = command("export", _export, "export a run to a model folder: ONNX, parity, calibration, card")
     export.add_argument("run", type=Path, help="run folder")
     export.add_argument("--out", type=Path, metavar="DIR", help="model folder (default: models/NAME)")
@@ -125,24 +145,30 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", type=Path, help="model folder")
     make = command("make", _make, "train (or go on), export and evaluate recipes")
     make.add_argument("recipes", nargs="+", help="recipes, one after the other")
-    make.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR")
-    make.add_argument("--models", type=Path, default=Path("models"), metavar="DIR")
+    make.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR",
+                      help="where the run folders are (default: runs)")  # fmt: skip
+    make.add_argument("--models", type=Path, default=Path("models"), metavar="DIR",
+                      help="where the model folders go (default: models)")  # fmt: skip
     for sub in (train, make):
         sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                          help="override a key of the recipe, as in train.steps=100")  # fmt: skip
     for sub in (evaluate, make):
-        sub.add_argument("--device", type=DeviceChoice, default=DeviceChoice.AUTO, choices=list(DeviceChoice))
+        sub.add_argument("--device", type=DeviceChoice, default=DeviceChoice.AUTO, choices=list(DeviceChoice),
+                         help="what the exported model runs on (default: auto)")  # fmt: skip
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; errors that the user can cure are one message and exit code 2."""
+    """Run a command; errors that the user can cure are one message and exit code 2, Ctrl-C is 130."""
     arguments = _parser().parse_args(argv)
     try:
         arguments.command(arguments)
     except (ClearwatchError, TrainingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before or after the training proper, where there is nothing to save
+        print("\nstopped", file=sys.stderr)
+        return CTRL_C
     return 0
 
 

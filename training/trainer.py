@@ -1,9 +1,11 @@
 """The training loop, on Lightning: it knows batches, steps, checkpoints and devices, and no kind of autoencoder."""
 
-import importlib.metadata
+import importlib
 import json
+import logging
 import math
 import os
+import shlex
 import subprocess
 import sys
 import warnings
@@ -13,28 +15,22 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import (
-    Callback,
-    EMAWeightAveraging,
-    LearningRateMonitor,
-    ModelCheckpoint,
-    OnExceptionCheckpoint,
-    ProgressBar,
-)
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
-from tqdm import tqdm
 
 from training.autoencoders.base import Autoencoder, build
+from training.callbacks import AveragedWeights, StepBar
+from training.checkpoints import BEST, INTERRUPTED, RECIPE_FILE, checkpoint_path, newest_checkpoint
 from training.config import Recipe, TrainConfig, read_recipe, write_recipe
 from training.data import Examples, Frames, Split
 from training.errors import RunError
 
-RECIPE_FILE = "config.yaml"
 LIBRARIES = ("lightning", "numpy", "onnx", "onnxruntime", "torch")
 FINAL_RATE = 0.01  # of the peak learning rate
 LOG_EVERY = 10  # steps
+VALIDATION_BATCHES = 50  # at the most
 
 
 class Learner(LightningModule):
@@ -64,13 +60,18 @@ class Learner(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Draw the same crops and noise in every validation, and leave the training's draws alone."""
-        self._fork = torch.random.fork_rng()
+        self._fork = torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
         self._fork.__enter__()
         torch.manual_seed(0)
 
     def on_validation_epoch_end(self) -> None:
         """Go back to the training's random state."""
         self._fork.__exit__(None, None, None)
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Validate after the last step too, wherever in an epoch it falls: only validations write checkpoints."""
+        if self.global_step >= self.config.steps:
+            self.trainer.should_stop = True
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union is private
         """AdamW with a linear warm-up and a cosine down to a hundredth of the peak."""
@@ -87,77 +88,57 @@ class Learner(LightningModule):
         return warm * (FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-class StepBar(ProgressBar):
-    """One bar over all steps of the run, with the losses and the time left."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._bar: tqdm[Any] | None = None
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start where a resumed run stands."""
-        super().on_train_start(trainer, pl_module)
-        steps = trainer.max_steps
-        self._bar = tqdm(total=steps, initial=trainer.global_step, desc="training", unit="step", mininterval=1)
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:  # noqa: ANN401
-        """Show the losses as they stand; not at every step, for reading them costs more than a small step."""
-        if self._bar is None or not self._bar.update(1):  # update tells whether the bar was drawn anew
-            return
-        shown = self.get_metrics(trainer, pl_module)
-        numbers = {name: value for name, value in shown.items() if name != "v_num" and not isinstance(value, dict)}
-        self._bar.set_postfix({name: f"{float(value):.4g}" for name, value in numbers.items()}, refresh=False)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Close the bar."""
-        if self._bar is not None:
-            self._bar.close()
-
-
 def train(recipe: Recipe, split: Split, run: Path, *, resume: bool) -> Path:
     """Train until the recipe's last step and return the checkpoint of the lowest validation loss.
 
     The run folder keeps config.yaml, environment.json, checkpoints/ and TensorBoard's files. Ctrl-C saves
-    checkpoints/interrupted.ckpt; `resume` goes on from the newest checkpoint there.
+    checkpoints/interrupted.ckpt and ends the process; `resume` goes on from the checkpoint with the most steps, or
+    from the beginning where the run has none. Raises RunError where that run had another autoencoder or other data.
     """
     config = recipe.train
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.set_float32_matmul_precision("high")
-    seed_everything(recipe.seed, workers=True, verbose=False)
-    checkpoint = _newest_checkpoint(run) if resume else None
-    run.mkdir(parents=True, exist_ok=True)
-    write_recipe(recipe, run / RECIPE_FILE)
-    (run / "environment.json").write_text(json.dumps(environment(), indent=1) + "\n", encoding="utf-8")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it tells of its other products
+    checkpoint, steps = newest_checkpoint(run, recipe) if resume else (None, 0)
+    seed = (recipe.seed + steps) % 2**32  # a resumed run goes on to other frames and other noise
+    seed_everything(seed, workers=True, verbose=False)
+    trainer = _trainer(config, run)
+    if trainer.is_global_zero:
+        run.mkdir(parents=True, exist_ok=True)
+        write_recipe(recipe, run / RECIPE_FILE)
+        (run / "environment.json").write_text(json.dumps(environment(), indent=1) + "\n", encoding="utf-8")
     autoencoder = build(recipe.autoencoder, recipe.shape)
-    loader = _loader(split.train, recipe, shuffled=True)
+    loader = _loader(split.train, recipe, _sampler(split.train, recipe, seed + trainer.global_rank))
     if checkpoint is None:
         autoencoder.pretrain(lambda: (batch.float() / 255 for batch in loader))
-    best = ModelCheckpoint(
-        run / "checkpoints", "best", monitor="validation/loss", save_last=True, enable_version_counter=False
-    )
-    trainer = _trainer(config, run, best)
     with warnings.catch_warnings():
         # Lightning advises more loader processes; frames in memory need none. The rest is its own housekeeping.
         warnings.filterwarnings("ignore", module="lightning|torch")
-        validation = _loader(split.validation, recipe, shuffled=False)
+        validation = _loader(split.validation, recipe)
         trainer.fit(Learner(autoencoder, config), loader, validation, ckpt_path=checkpoint, weights_only=True)
-    return Path(best.best_model_path)
+    return checkpoint_path(run, BEST)
 
 
-def _trainer(config: TrainConfig, run: Path, best: ModelCheckpoint) -> Trainer:
-    callbacks: list[Callback] = [best, StepBar(), LearningRateMonitor("step")]
-    callbacks.append(OnExceptionCheckpoint(run / "checkpoints", "interrupted"))
+def _trainer(config: TrainConfig, run: Path) -> Trainer:
+    folder = checkpoint_path(run, BEST).parent
+    callbacks: list[Callback] = [
+        ModelCheckpoint(folder, BEST, monitor="validation/loss", save_last=True, enable_version_counter=False),
+        OnExceptionCheckpoint(folder, INTERRUPTED),
+        LearningRateMonitor("step"),
+        StepBar(),
+    ]
     if config.ema_decay:
-        callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
+        callbacks.append(AveragedWeights(config.ema_decay))
     return Trainer(
         max_steps=config.steps,
         max_epochs=-1,
         precision=config.precision,
         devices=config.devices,
         num_nodes=config.machines,
+        use_distributed_sampler=False,  # its epochs would be passes over the set
         gradient_clip_val=config.gradient_clip or None,
-        limit_val_batches=50,
+        limit_val_batches=VALIDATION_BATCHES,
         num_sanity_val_steps=0,
         inference_mode=False,  # a contractive loss takes gradients in validation too
         callbacks=callbacks,
@@ -167,26 +148,17 @@ def _trainer(config: TrainConfig, run: Path, best: ModelCheckpoint) -> Trainer:
     )
 
 
-def _loader(frames: Frames, recipe: Recipe, *, shuffled: bool) -> "DataLoader[Tensor]":
-    """Return batches; an epoch is `validate_every` steps, whatever the size of the set."""
+def _sampler(frames: Frames, recipe: Recipe, seed: int) -> RandomSampler:
+    """Draw without replacement, pass after pass; an epoch is `validate_every` steps, whatever the size of the set."""
     config = recipe.train
-    examples = Examples(frames, recipe.data)
-    sampler = None
-    if shuffled:
-        drawn = config.validate_every * config.batch_size
-        generator = torch.Generator().manual_seed(recipe.seed)
-        sampler = RandomSampler(examples, num_samples=drawn, replacement=drawn > len(examples), generator=generator)
-    workers = config.loader_workers
-    return DataLoader(examples, config.batch_size, sampler=sampler, num_workers=workers, drop_last=shuffled,
+    generator = torch.Generator().manual_seed(seed)
+    return RandomSampler(range(len(frames)), num_samples=config.validate_every * config.batch_size, generator=generator)
+
+
+def _loader(frames: Frames, recipe: Recipe, sampler: RandomSampler | None = None) -> "DataLoader[Tensor]":
+    workers = recipe.train.loader_workers
+    return DataLoader(Examples(frames, recipe.data), recipe.train.batch_size, sampler=sampler, num_workers=workers,
                       persistent_workers=workers > 0)  # fmt: skip
-
-
-def _newest_checkpoint(run: Path) -> Path:
-    found = sorted((run / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-    going_on = [path for path in found if path.stem in {"last", "interrupted"}]
-    if not going_on:
-        raise RunError(f"--resume: no checkpoint under {run / 'checkpoints'}; start the run without it")
-    return going_on[-1]
 
 
 def load_run(run: Path) -> tuple[Recipe, Autoencoder[Any]]:
@@ -198,7 +170,7 @@ def load_run(run: Path) -> tuple[Recipe, Autoencoder[Any]]:
     if not path.is_file():
         raise RunError(f"{run} is no run folder: it has no {RECIPE_FILE}")
     recipe = read_recipe(str(path))
-    checkpoint = run / "checkpoints" / "best.ckpt"
+    checkpoint = checkpoint_path(run, BEST)
     if not checkpoint.is_file():
         raise RunError(f"{checkpoint} is missing: the run has not reached its first validation")
     autoencoder = build(recipe.autoencoder, recipe.shape)
@@ -211,9 +183,9 @@ def environment() -> dict[str, Any]:
     """Return what a figure depends on besides its recipe: versions, commit, command, threads."""
     return {
         "python": sys.version.split()[0],
-        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "libraries": {name: str(importlib.import_module(name).__version__) for name in LIBRARIES},
         "commit": commit(),
-        "command": " ".join(sys.argv),
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
         "gpus": list(_gpus()),
@@ -227,8 +199,11 @@ def _gpus() -> Iterator[str]:
 
 def commit() -> str:
     """Return the commit of the working tree, with `+` where it has changes; `unknown` outside of git."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],  # noqa: S607
-        capture_output=True, text=True, check=False, cwd=Path(__file__).parent,
-    )  # fmt: skip
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],  # noqa: S607
+            capture_output=True, text=True, check=False, cwd=Path(__file__).parent,
+        )  # fmt: skip
+    except FileNotFoundError:  # git is not installed
+        return "unknown"
     return described.stdout.strip() or "unknown"

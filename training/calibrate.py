@@ -36,14 +36,22 @@ def conformal_threshold(scores: npt.NDArray[np.floating], false_alarm_rate: floa
     That is the ceil((1 - rate) (n + 1))-th smallest of n exchangeable scores (Vovk et al. 2005). Raises DataError
     when n is too small to promise the rate.
     """
-    rank = math.ceil((1 - false_alarm_rate) * (len(scores) + 1))
-    if rank > len(scores):
-        needed = math.ceil(1 / false_alarm_rate) - 1
+    check_enough(len(scores), false_alarm_rate)
+    return float(np.sort(scores)[_rank(len(scores), false_alarm_rate) - 1])
+
+
+def check_enough(count: int, false_alarm_rate: float) -> None:
+    """Raise DataError where so few normal frames cannot promise the rate."""
+    if _rank(count, false_alarm_rate) > count:
+        needed = math.ceil(round(1 / false_alarm_rate, 9)) - 1
         raise DataError(
-            f"{len(scores)} normal frames cannot support a false-alarm rate of {false_alarm_rate:g}: "
-            f"at least {needed} are needed; add frames or raise score.false_alarm_rate"
+            f"{count} normal frames cannot support a false-alarm rate of {false_alarm_rate:g}: "
+            f"at least {needed} are needed; add frames, raise data.calibration_share or score.false_alarm_rate"
         )
-    return float(np.sort(scores)[rank - 1])
+
+
+def _rank(count: int, false_alarm_rate: float) -> int:
+    return math.ceil(round((1 - false_alarm_rate) * (count + 1), 9))  # (1 - 0.7) * 10 is 3.0000000000000004
 
 
 def calibrate(model: Model, frames: Frames, false_alarm_rate: float, source: str) -> Calibration:

@@ -1,7 +1,7 @@
 """What every endpoint starts from: the call it answers.
 
-Endpoints take the bare request and ask the call for the rest. FastAPI's own dependency injection and query models
-cost 0.3 ms a request on one core, more than all else that the event loop does for a score.
+Endpoints take the bare request and ask the call for the rest: FastAPI's own dependencies and query models took two
+fifths of the event loop's time for a score, in a profile with FastAPI 0.165.
 """
 
 from dataclasses import dataclass

@@ -18,6 +18,10 @@ CAPTIONS = {
 }
 
 
+BEFORE_EXPORT = "torch, before export"
+"""Protocol of the figures that the export measures; an evaluation keeps them."""
+
+
 def write_card(model: Model, folder: Path, frames: Frames, seed: int = 0) -> None:
     """Draw the pictures from held-out frames and write README.md."""
     draw(model, folder, frames, seed)
@@ -88,10 +92,11 @@ def _cell(value: str | float) -> str:
 
 def _training(manifest: Manifest) -> Iterator[str]:
     origin = manifest.provenance
-    limits = origin.config.get("limitations") if isinstance(origin.config, dict) else None
+    recipe = origin.config if isinstance(origin.config, dict) else {}
+    limits = recipe.get("limitations")
     if limits:
         yield from ("## Where it fails", "", str(limits).strip(), "")
     versions = ", ".join(f"{name} {version}" for name, version in origin.libraries.items())
-    yield from ("## Make it again", "", "```", f"python -m training make {manifest.name} --data DATA", "```", "")
+    yield from ("## Make it again", "", "```", f"python -m training make {recipe.get('name')} --data DATA", "```", "")
     yield f"Made at commit `{origin.commit}` with {versions}. The resolved recipe is in `manifest.json`."
     yield ""

@@ -37,7 +37,7 @@ def draw(model: Model, folder: Path, frames: Frames, seed: int) -> None:
     """Write the pictures that the model's tasks call for into the folder, from held-out frames."""
     rng = np.random.default_rng(seed)
     tasks = model.manifest.tasks
-    chosen = [frames.pixels[i] for i in rng.choice(len(frames), min(4, len(frames)), replace=False)]
+    chosen = [frames.pixels[i] for i in np.resize(rng.permutation(len(frames)), 4)]  # again from the first, if fewer
     if Task.DENOISE in tasks:
         _write(folder / "denoised.jpg", [_denoised(model, pixels, rng) for pixels in chosen[:3]])
     if Task.RECONSTRUCT in tasks:

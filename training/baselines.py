@@ -51,20 +51,20 @@ class MotionStatistic:
     """A score for every frame of a clip, without learning."""
 
     name: str
-    score: Callable[[Grey, Grey], Scores]
-    """(clip [n, h, w], mean training frame [h, w]) -> [n]."""
+    score: Callable[[Grey, Scores], Scores]
+    """(clip [n, h, w], mean normal frame [h, w]) -> [n]."""
 
 
-def _mean_frame_difference(clip: Grey, mean: Grey) -> Scores:
+def _mean_frame_difference(clip: Grey, mean: Scores) -> Scores:
     return np.asarray(np.abs(clip.astype(np.float64) - mean).mean(axis=(1, 2)))
 
 
-def _frame_difference(clip: Grey, mean: Grey) -> Scores:  # noqa: ARG001
+def _frame_difference(clip: Grey, mean: Scores) -> Scores:  # noqa: ARG001
     apart = np.abs(np.diff(clip.astype(np.float64), axis=0)).mean(axis=(1, 2))
     return np.concatenate([apart[:1], apart])
 
 
-def _motion_by_gradient(clip: Grey, mean: Grey) -> Scores:  # noqa: ARG001
+def _motion_by_gradient(clip: Grey, mean: Scores) -> Scores:  # noqa: ARG001
     """Mean |dI/dt| / (mean |grad I| + 0.02) in blocks of 16 pixels, the largest; intensities in 0..1."""
     unit = clip.astype(np.float32) / 255
     rows, columns = np.gradient(unit, axis=(1, 2))
@@ -74,7 +74,7 @@ def _motion_by_gradient(clip: Grey, mean: Grey) -> Scores:  # noqa: ARG001
     return np.concatenate([scores[:1], scores])
 
 
-def _optical_flow(clip: Grey, mean: Grey) -> Scores:  # noqa: ARG001
+def _optical_flow(clip: Grey, mean: Scores) -> Scores:  # noqa: ARG001
     """Dense flow (DIS) over two frames where the brightness changed, in blocks of 12 pixels: the five largest."""
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     scores = []
@@ -86,8 +86,9 @@ def _optical_flow(clip: Grey, mean: Grey) -> Scores:  # noqa: ARG001
 
 
 def _blocks(maps: npt.NDArray[np.floating], side: int) -> npt.NDArray[np.floating]:
-    """Average [n, h, w] over whole square blocks."""
+    """Average [n, h, w] over whole square blocks; a frame smaller than one is a block by itself."""
     count, height, width = maps.shape
+    side = min(side, height, width)
     rows, columns = height // side, width // side
     cut = maps[:, : rows * side, : columns * side].reshape(count, rows, side, columns, side)
     return np.asarray(cut.mean(axis=(2, 4)))

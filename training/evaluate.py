@@ -1,6 +1,5 @@
 """Measure a model folder through `runtime.Model`, that is through the exported file, beside what learns nothing."""
 
-import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +16,19 @@ from runtime.manifest import Manifest, Metric, write_manifest
 from runtime.model import Model
 from training.baselines import FILTERS, MOTION_STATISTICS, Filter
 from training.calibrate import outputs_of
-from training.card import write_text
+from training.card import BEFORE_EXPORT, write_text
 from training.config import AnomalyCheck, Check, DenoisingCheck, Recipe, ReconstructionCheck
-from training.data import DataConfig, Frames, Source, load, split
+from training.data import Frames, Source, load
 from training.errors import DataError
+from training.labels import PIXEL_STEP, read_labels, read_masks
 from training.pictures import add_gaussian, draw_histogram, draw_roc
 
 SEED = 0
 TUNING_IMAGES = 8  # on which a filter's best setting is found: test images, in the filter's favour
 BOOTSTRAPS = 1000
-PIXEL_STEP = 4  # pixel AUROC looks at every fourth row and column
+PSNR_OF_EQUALS = 100.0  # dB
+MEAN_FRAME_STRIDE = 5  # the mean frame is the mean of every fifth
+SHORTEST_CLIP = 3  # frames, for optical flow
 
 Scores = npt.NDArray[np.float64]
 
@@ -40,17 +42,16 @@ class Evaluation:
     root: Path
     folder: Path
 
-    def load(self, source: Source, *, native: bool = False) -> Frames:
-        """Read test frames, at the model's input size or at their own."""
-        size = {"height": None, "width": None} if native else {}
-        changes = {"sources": (source,), "frame_stride": 1, "minimum_frames": 1, **size}
-        return load(self.recipe.data.model_copy(update=changes), self.root)
+    def load(self, source: Source, **changes: int | None) -> Frames:
+        """Read every test frame as the recipe says, but for the changes to its `data:` section."""
+        all_of_it = {"sources": (source,), "frame_stride": 1, "minimum_frames": 1}
+        return load(self.recipe.data.model_copy(update=all_of_it | changes), self.root)
 
 
 def evaluate(folder: Path, model: Model, recipe: Recipe, root: Path) -> Manifest:
     """Run every check of the recipe, write the figures to the manifest and the card, the plots beside them."""
     evaluation = Evaluation(model, recipe, root, folder)
-    kept = tuple(metric for metric in model.manifest.metrics if metric.protocol.startswith("torch"))
+    kept = tuple(metric for metric in model.manifest.metrics if metric.protocol == BEFORE_EXPORT)
     found = [metric for check in recipe.evaluate for metric in measure(check, evaluation)]
     manifest = model.manifest.model_copy(update={"metrics": kept + tuple(found)})
     write_manifest(manifest, folder)
@@ -64,9 +65,12 @@ def measure(check: Check, evaluation: Evaluation) -> Iterator[Metric]:
 
 
 def psnr(clean: Pixels, other: Pixels) -> float:
-    """Return 10 log10(255^2 / MSE) over all pixels and channels of uint8 images, no border cut, in dB."""
+    """Return 10 log10(255^2 / MSE) over all pixels and channels of uint8 images, no border cut, in dB.
+
+    Equal images count as 100 dB instead of infinitely many, so that a mean over images stays a number.
+    """
     if np.array_equal(clean, other):
-        return float("inf")
+        return PSNR_OF_EQUALS
     value: float = peak_signal_noise_ratio(clean, other, data_range=255)  # type: ignore[no-untyped-call]
     return float(value)
 
@@ -161,15 +165,15 @@ def _best_setting(classical: Filter, sigma: float, noisy: Sequence[Pixels], clea
 
 def _check_anomaly(check: AnomalyCheck, evaluation: Evaluation) -> Iterator[Metric]:
     frames = evaluation.load(check.frames)
-    labels = read_labels(evaluation.root / check.labels, check.frames.path, frames)
-    clips = np.asarray(frames.clips)
+    truth = read_labels(evaluation.root / check.labels, check.frames.path, frames)
+    labels, clips = truth.anomalous, np.asarray(frames.clips)
     maps, scores = _anomaly_outputs(evaluation.model, frames, check.name)
     methods = {"this model": scores} | _baseline_scores(check, evaluation)
     for method, values in methods.items():
         yield from _metrics(_frame_figures(labels, values, clips), check.name, _protocol(labels), method)
     yield from _metrics(_operating_point(evaluation.model, labels, scores), check.name, "at the default threshold")
     if check.masks is not None:
-        masks = read_masks(evaluation.root / check.masks)
+        masks = read_masks(evaluation.root / check.masks, truth)
         figure = {("pixel AUROC", "%"): 100 * pixel_auroc(maps, masks)}
         yield from _metrics(figure, check.name, f"every {PIXEL_STEP}th row and column of the map")
     draw_roc(evaluation.folder / "roc.png", labels, methods)
@@ -195,18 +199,26 @@ def _anomaly_outputs(model: Model, frames: Frames, label: str) -> tuple[npt.NDAr
 
 
 def _baseline_scores(check: AnomalyCheck, evaluation: Evaluation) -> dict[str, Scores]:
-    """Score grey clips at their own size by what learns nothing but, for one, the mean training frame."""
-    grey = evaluation.load(check.frames, native=True)
-    sizes: dict[str, Any] = {"height": None, "width": None, "frame_stride": 5}
-    config: DataConfig = evaluation.recipe.data.model_copy(update=sizes)
-    train = split(load(config, evaluation.root), config, evaluation.recipe.seed).train
-    mean = np.mean([pixels.mean(axis=2) for pixels in train.pixels], axis=0)
-    scores: dict[str, list[Scores]] = {statistic.name: [] for statistic in MOTION_STATISTICS}
-    for clip in tqdm(dict.fromkeys(grey.clips), "baselines", unit="clip", disable=None):
-        frames = np.stack([p[..., 0] for p, name in zip(grey.pixels, grey.clips, strict=True) if name == clip])
+    """Score grey clips at their own size by what learns nothing but, for one, the mean frame of the sources."""
+    grey = evaluation.load(check.frames, channels=1, height=None, width=None)
+    mean = _mean_frame(evaluation, *grey.pixels[0].shape[:2])
+    scores = {statistic.name: np.empty(len(grey)) for statistic in MOTION_STATISTICS}
+    clips = np.asarray(grey.clips)
+    for clip in tqdm(np.unique(clips), "baselines", unit="clip", disable=None):
+        chosen = np.flatnonzero(clips == clip)
+        if len(chosen) < SHORTEST_CLIP:
+            raise DataError(f"{clip} has {len(chosen)} frames; motion is measured in clips of {SHORTEST_CLIP} and more")
         for statistic in MOTION_STATISTICS:
-            scores[statistic.name].append(statistic.score(frames, mean))
-    return {name: np.concatenate(parts) for name, parts in scores.items()}
+            scores[statistic.name][chosen] = statistic.score(grey.batch(chosen.tolist())[..., 0], mean)
+    return scores
+
+
+def _mean_frame(evaluation: Evaluation, height: int, width: int) -> Scores:
+    data = evaluation.recipe.data
+    changes = {"height": height, "width": width, "channels": 1, "minimum_frames": 1}
+    changes["frame_stride"] = MEAN_FRAME_STRIDE * data.frame_stride
+    normal = load(data.model_copy(update=changes), evaluation.root)
+    return np.asarray(np.mean(normal.batch(range(len(normal))), axis=(0, 3)))
 
 
 def minmax_by_clip(scores: Scores, clips: npt.NDArray[np.str_]) -> Scores:
@@ -223,15 +235,15 @@ def _frame_figures(
     labels: npt.NDArray[np.bool_], scores: Scores, clips: npt.NDArray[np.str_]
 ) -> dict[tuple[str, str], float]:
     low, high = bootstrap_auroc(labels, scores, clips)
-    both = [clip for clip in np.unique(clips) if 0 < labels[clips == clip].mean() < 1]
-    macro = np.mean([roc_auc_score(labels[clips == clip], scores[clips == clip]) for clip in both])
+    both = [clips == clip for clip in np.unique(clips) if 0 < labels[clips == clip].mean() < 1]
+    macro = {("AUROC macro", "%"): 100 * float(np.mean([roc_auc_score(labels[c], scores[c]) for c in both]))}
     precision, recall, _ = precision_recall_curve(labels, scores)
     return {
         ("AUROC RAW", "%"): 100 * float(roc_auc_score(labels, scores)),
         ("RAW, 95 % from", "%"): 100 * low,
         ("to", "%"): 100 * high,
         ("AUROC MINMAX", "%"): 100 * float(roc_auc_score(labels, minmax_by_clip(scores, clips))),
-        ("AUROC macro", "%"): 100 * float(macro),
+        **(macro if both else {}),
         ("F1-max", ""): float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()),
     }
 
@@ -259,26 +271,6 @@ def _operating_point(model: Model, labels: npt.NDArray[np.bool_], scores: Scores
         ("false-alarm rate on normal test frames", "%"): 100 * float(alarms[~labels].mean()),
         ("recall", "%"): 100 * float(alarms[labels].mean()),
     }
-
-
-def read_labels(path: Path, source: str, frames: Frames) -> npt.NDArray[np.bool_]:
-    """Return which frames are anomalous, from a CSV of clip, frame, anomalous; every frame must be in it."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = {f"{source}/{row['clip']}/{row['frame']}": row["anomalous"] == "1" for row in csv.DictReader(file)}
-    except (OSError, KeyError) as error:
-        raise DataError(f"{path}: should be a CSV with the columns clip, frame, anomalous ({error})") from error
-    keys = [key.rpartition(".")[0] for key in frames.keys]
-    missing = [key for key in keys if key not in rows]
-    if missing:
-        raise DataError(f"{path}: has no label for {len(missing)} frames, {missing[0]} among them")
-    return np.asarray([rows[key] for key in keys])
-
-
-def read_masks(path: Path) -> npt.NDArray[np.bool_]:
-    """Return [n, h, w] pixel masks, thinned to every fourth row and column."""
-    with np.load(path, allow_pickle=False) as archive:
-        return np.unpackbits(archive["masks_packed"][:, ::PIXEL_STEP], axis=-1)[..., ::PIXEL_STEP].astype(bool)
 
 
 def pixel_auroc(maps: npt.NDArray[np.float32], masks: npt.NDArray[np.bool_]) -> float:

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from service import openapi, problems
-from service.middleware import RequestScope, TokenGuard
+from service.middleware import ASSETS_PATH, RequestScope, TokenGuard
 from service.routes import cameras, denoise, encode, health, models, reconstruct, sample, score
 from service.settings import Settings
 from service.state import Service
@@ -27,12 +28,13 @@ JSON. Every failure is an `application/problem+json` object whose `type` is stab
 def create_app(settings: Settings) -> FastAPI:
     """Make the app. Raises ClearwatchError with the cure where the device or the models are not there."""
     service = Service.build(settings)
-    app = FastAPI(
+    app = FastAPIOffline(  # its pages come from here, not from a CDN: cameras live in closed networks
         title="Clearwatch",
         description=DESCRIPTION,
         version=_version(),
         lifespan=_lifespan,
         redoc_url=None,
+        static_url=ASSETS_PATH,
     )
     app.state.service = service
     app.add_middleware(TokenGuard, token=service.token)

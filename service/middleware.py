@@ -27,6 +27,7 @@ _PREFIX = secrets.token_hex(5)
 _COUNTER = itertools.count(1)
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
+ASSETS_PATH = "/docs-assets"  # scripts and styles of /docs, open too
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds, and of no interest
 
 
@@ -102,7 +103,8 @@ class TokenGuard:
         await self._app(scope, receive, send)
 
     def _admits(self, scope: Scope) -> bool:
-        if self._token is None or scope["path"] in OPEN_PATHS:
+        path = scope["path"]
+        if self._token is None or path in OPEN_PATHS or path.startswith(f"{ASSETS_PATH}/"):
             return True
         scheme, _, token = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
         return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)

@@ -25,7 +25,7 @@ from service.settings import Settings
 from tests.service.conftest import JPEG, PNG, Serve, running
 
 PROBLEM = {"type", "title", "status", "detail", "instance", "request_id"}
-OPEN = ("/healthz", "/readyz", "/docs", "/openapi.json")
+OPEN = ("/healthz", "/readyz", "/docs", "/docs-assets/swagger-ui-bundle.js", "/openapi.json")
 
 
 @pytest.fixture

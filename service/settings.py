@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     upload_timeout_s: float = Field(
         30, gt=0, le=3600, description="Seconds the body of a request may take to arrive before 408."
     )
-    max_image_bytes: int = Field(16 * MiB, ge=1024, le=1024 * MiB, description="Bytes of one encoded image.")
+    max_image_bytes: int = Field(48 * MiB, ge=1024, le=1024 * MiB, description="Bytes of one encoded image.")
     max_image_pixels: int = Field(64_000_000, ge=1024, le=1_000_000_000, description="Pixels of one decoded image.")
     max_batch_images: int = Field(32, ge=1, le=1024, description="Images in one request.")
     max_request_bytes: int = Field(64 * MiB, ge=1024, le=4096 * MiB, description="Bytes of one request's body.")

@@ -146,7 +146,8 @@ class ModelStore:
     def _model_folders(self) -> list[Path]:
         cure = "set CLEARWATCH_MODELS_DIR to a folder of model folders"
         try:
-            found = sorted(path.parent for path in self._folder.glob(f"*/{MANIFEST_FILE}"))
+            # A name that starts with a dot hides a folder that is still being copied.
+            found = sorted(path.parent for path in self._folder.glob(f"[!.]*/{MANIFEST_FILE}"))
         except OSError as error:
             raise ModelFolderInvalid(f"{self._folder} cannot be read ({error.strerror}); {cure}") from error
         if not found:

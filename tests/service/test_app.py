@@ -67,6 +67,10 @@ def test_a_token_guards_all_but_health_and_docs(serve: Serve, models: Path, jpeg
     assert client.get("/metrics", headers=right).status_code == 200
 
 
+def test_docs_fetch_nothing_from_elsewhere(serve: Serve, models: Path) -> None:
+    assert re.findall(r'(?:src|href)="(?:https?:)?//[^"]*"', serve(models).get("/docs").text) == []
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [

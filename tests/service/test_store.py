@@ -108,6 +108,14 @@ def test_reload_adds_removes_changes_and_keeps(serve: Serve, folder: Path) -> No
     assert reload(client) == expected | {"added": [], "removed": [], "changed": [], "kept": ["a", "b", "c"]}
 
 
+def test_a_hidden_folder_waits_until_it_is_renamed(serve: Serve, folder: Path) -> None:
+    client = serve(folder)
+    write_scorer(folder / "c").rename(folder / ".copying")
+    assert reload(client)["added"] == []
+    (folder / ".copying").rename(folder / "c")
+    assert reload(client)["added"] == ["c"]
+
+
 def test_a_changed_folder_that_fails_keeps_its_old_form(serve: Serve, folder: Path, jpeg: bytes) -> None:
     client = serve(folder)
     write_scorer(folder / "b", version="2")

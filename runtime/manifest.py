@@ -200,7 +200,6 @@ class Provenance(Frozen):
     commit: str
     libraries: dict[str, str]
     config: JsonValue = Field(description="the resolved training configuration")
-    initialised_from: str | None = None
 
 
 class Manifest(Frozen):

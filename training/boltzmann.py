@@ -53,7 +53,7 @@ class RestrictedBoltzmannMachine:
         parameters = (self.weight, self.hidden_bias, self.visible_bias)
         speeds = [torch.zeros_like(parameter) for parameter in parameters]
         rate = RATE_LINEAR if self.linear else RATE
-        for epoch in tqdm(range(epochs), label, unit="epoch"):
+        for epoch in tqdm(range(epochs), label, unit="epoch", disable=None):
             momentum = MOMENTUM[min(epoch, 1)]
             for data in batches():
                 for parameter, speed, gradient in zip(parameters, speeds, self.gradient(data), strict=True):

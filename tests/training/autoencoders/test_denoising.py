@@ -1,0 +1,197 @@
+"""What the denoiser promises by its shape: untouched at level 0, homogeneous, local, grey where the frame is grey."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.training.tiny import batch, fit, recipe
+from training.autoencoders.base import build
+from training.autoencoders.denoising import Denoising
+from training.noise import Gaussian, noise_level
+
+
+def made(*, channels: int = 1, positive: bool = False, **settings: Any) -> Denoising:  # noqa: ANN401
+    """Return a denoiser with random weights everywhere; positive ones keep every path open."""
+    chosen = recipe("denoising", autoencoder=settings, data={"channels": channels})
+    denoiser = build(chosen.autoencoder, chosen.shape)
+    assert isinstance(denoiser, Denoising)
+    for parameter in denoiser.parameters():
+        spread = 0.5 / max(1.0, parameter[0].numel() ** 0.5)
+        parameter.data = torch.rand_like(parameter) * spread if positive else torch.randn_like(parameter) * spread
+    return denoiser.eval()
+
+
+def denoise(denoiser: Denoising, frames: Tensor, level: float) -> Tensor:
+    with torch.no_grad():
+        return denoiser.denoise(frames, torch.full((len(frames),), level / 255))
+
+
+# -- level and contrast
+
+
+def test_at_level_0_the_frames_come_back_bit_by_bit() -> None:
+    frames = torch.rand(2, 1, 16, 32)
+    assert torch.equal(denoise(made(), frames, 0), frames)
+    assert not torch.equal(denoise(made(), frames, 1), frames)
+
+
+def test_each_frame_has_its_own_level() -> None:
+    denoiser, frames = made(), torch.rand(2, 1, 16, 16)
+    with torch.no_grad():
+        mixed = denoiser.denoise(frames, torch.tensor([0, 25 / 255]))
+    assert torch.equal(mixed[0], frames[0])
+    assert torch.allclose(mixed[1:], denoise(denoiser, frames[1:], 25), atol=1e-6)
+
+
+def test_an_untrained_denoiser_changes_nothing() -> None:
+    chosen, frames = recipe("denoising"), torch.rand(2, 1, 16, 16)
+    fresh = build(chosen.autoencoder, chosen.shape)
+    assert isinstance(fresh, Denoising)
+    assert torch.equal(denoise(fresh, frames, 25), frames)
+
+
+def test_twice_the_contrast_and_twice_the_noise_give_twice_the_result() -> None:
+    denoiser, frames = made(), torch.rand(1, 1, 16, 16)
+    for factor in (0.1, 2.0, 10.0):
+        assert torch.allclose(
+            denoise(denoiser, factor * frames, factor * 25),
+            factor * denoise(denoiser, frames, 25),
+            rtol=1e-3,
+            atol=1e-5,
+        )
+
+
+def test_no_weight_of_the_network_is_a_bias() -> None:
+    names = [name for name, _ in made().named_parameters() if not name.startswith("estimator.")]
+    assert all(name.endswith(".weight") for name in names)
+
+
+# -- what a pixel looks at
+
+
+@pytest.mark.parametrize("settings", [{"widths": [2, 2]}, {"widths": [2, 2, 2]}, {"widths": [2, 2], "blocks": 2}])
+def test_a_pixel_changes_nothing_outside_the_receptive_field(settings: dict[str, Any]) -> None:
+    denoiser = made(positive=True, **settings).double()
+    reach, stride = denoiser.receptive_field, denoiser.stride
+    side = 2 * reach + 4 * stride
+    side += -side % stride
+    furthest = 0
+    for offset in range(0, stride, max(1, stride - 1)):  # in the first and in the last pixel of a coarse cell
+        row = side // 2 // stride * stride + offset
+        frames = torch.full((2, 1, side, side), 0.5, dtype=torch.float64)
+        frames[1, 0, row, row] = 1.0
+        before, after = denoise(denoiser, frames, 25)
+        changed = (before != after)[0].nonzero()
+        furthest = max(furthest, int((changed - row).abs().max()))
+    assert furthest <= reach, "tiles that overlap by the receptive field would show seams"
+    assert furthest > reach - 2 * stride, "the stated receptive field is wasteful"
+
+
+def test_a_tile_gives_what_the_whole_frame_gives() -> None:
+    denoiser = made(widths=[4, 4])
+    reach = denoiser.receptive_field
+    frame = torch.rand(1, 1, 16, 2 * reach + 32)
+    whole = denoise(denoiser, frame, 25)
+    tile = denoise(denoiser, frame[..., : reach + 16], 25)
+    assert torch.allclose(tile[..., :16], whole[..., :16], atol=1e-6)
+    assert not torch.allclose(tile[..., -4:], whole[..., reach + 12 : reach + 16], atol=1e-6), "the edge does differ"
+
+
+def test_a_frame_moved_by_the_stride_gives_a_result_moved_by_the_stride() -> None:
+    denoiser = made(widths=[4, 4])
+    reach, stride = denoiser.receptive_field, denoiser.stride
+    side = 2 * reach + 6 * stride
+    frame = torch.rand(1, 1, side, side)
+    moved = torch.roll(frame, (stride, 2 * stride), (2, 3))
+    inner = slice(reach + 2 * stride, -reach - 2 * stride)
+    expected = torch.roll(denoise(denoiser, frame, 25), (stride, 2 * stride), (2, 3))
+    assert torch.allclose(denoise(denoiser, moved, 25)[..., inner, inner], expected[..., inner, inner], atol=1e-6)
+
+
+# -- the loss
+
+
+def test_the_loss_is_the_error_of_the_clean_frame_and_of_the_level() -> None:
+    denoiser = made(corruption={"type": "gaussian", "sigma": [20, 30]}, estimator_weight=0.5)
+    frames = batch(4)[..., :16]
+    torch.manual_seed(3)
+    losses = denoiser.loss(frames)
+    torch.manual_seed(3)
+    noisy = Gaussian(sigma=(20, 30))(frames)
+    level = noise_level(frames, noisy)
+    with torch.no_grad():
+        error = (denoiser.denoise(noisy, level / 255) - frames).abs().mean()
+        misjudged = (denoiser.estimate_noise_level(noisy) * 255 - level).abs().mean()
+    assert torch.allclose(losses.parts["absolute_error"], error)
+    assert torch.allclose(losses.parts["level_error"], misjudged)
+    assert torch.allclose(losses.total, error + 0.5 * misjudged / 255)
+
+
+def test_grey_frames_get_grey_noise_and_colour_frames_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser = made(channels=3)
+    seen: list[Tensor] = []
+
+    def spy(frames: Tensor, level: Tensor) -> Tensor:
+        seen.append(frames)
+        return frames + 0 * level.sum()
+
+    monkeypatch.setattr(denoiser, "denoise", spy)
+    colour = torch.rand(1, 3, 16, 16)
+    denoiser.loss(torch.cat([colour[:, :1].expand(-1, 3, -1, -1), colour]))
+    grey, coloured = seen[0]
+    assert torch.equal(grey, grey[:1].expand_as(grey))
+    assert not torch.equal(grey, colour[0, :1].expand_as(grey)), "there is no noise at all"
+    noise = (coloured - colour[0]).flatten(1)
+    assert torch.corrcoef(noise)[0, 1].abs() < 0.3
+
+
+def test_training_beats_the_noisy_frame() -> None:
+    """The same square, trained for a second: the clean frame is nearer than the noisy one was."""
+    torch.manual_seed(0)
+    chosen = recipe("denoising", autoencoder={"corruption": {"type": "gaussian", "sigma": [25, 25]}})
+    denoiser = build(chosen.autoencoder, chosen.shape)
+    assert isinstance(denoiser, Denoising)
+    frames = batch(16)[..., :16]
+    fit(denoiser, frames, 80)
+    noisy = Gaussian(sigma=(25, 25))(frames)
+    assert noise_level(frames, denoise(denoiser, noisy, 25)).mean() < 0.8 * noise_level(frames, noisy).mean()
+
+
+# -- the noise estimator
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_the_estimate_is_a_level_even_for_constant_frames(value: float, scale: float) -> None:
+    denoiser = made()
+    for parameter in denoiser.estimator.parameters():
+        parameter.data.mul_(scale)
+    with torch.no_grad():
+        level = denoiser.estimate_noise_level(torch.full((2, 1, 16, 16), value))
+    assert level.shape == (2,)
+    assert level.isfinite().all()
+    assert (level >= 0).all()
+
+
+def test_a_fresh_estimate_is_a_sane_one() -> None:
+    chosen = recipe("denoising")
+    fresh = build(chosen.autoencoder, chosen.shape)
+    assert isinstance(fresh, Denoising)
+    with torch.no_grad():
+        level = fresh.estimate_noise_level(torch.rand(4, 1, 16, 16)) * 255
+    assert ((level > 5) & (level < 50)).all()
+
+
+def test_reconstruct_is_blind_denoising() -> None:
+    denoiser, frames = made(), torch.rand(2, 1, 16, 16)
+    with torch.no_grad():
+        level = denoiser.estimate_noise_level(frames)
+        assert torch.equal(denoiser.reconstruct(frames), denoiser.denoise(frames, level))
+
+
+def test_the_manifest_is_told_what_noise_it_knows() -> None:
+    noise = made(corruption={"type": "gaussian", "sigma": [0, 30]}, maximum_level=30).noise
+    assert noise.description == '{"type":"gaussian","sigma":[0.0,30.0]}'
+    assert (noise.minimum_level, noise.maximum_level) == (0, 30)

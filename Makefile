@@ -9,10 +9,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 SERVING := .venv/.serving-$(EXTRA)
 TESTING := .venv/.testing-$(EXTRA)
 
-.PHONY: help setup serve test check format models image clean $(addprefix bench-,$(basename $(notdir $(wildcard benchmarks/*.py))))
+.PHONY: help setup serve test check format models image clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 setup: $(TESTING) ## install everything: serving, client, training, tests
 

@@ -11,16 +11,15 @@ import numpy as np
 import onnxruntime as ort
 
 from benchmarks.report import Report, arguments
-from runtime.devices import DeviceChoice, select_device
+from benchmarks.shipped import able_to, run_checks
 from runtime.images import SUFFIXES, Pixels, read
 from runtime.manifest import Task, read_manifest
 from runtime.model import Model
-from training.card import Row, tables
-from training.config import DenoisingCheck, parse_recipe
+from training.card import Row
+from training.config import DenoisingCheck
 from training.data import DataConfig, Source, load
-from training.evaluate import Evaluation, denoise, measure, psnr
+from training.evaluate import denoise, psnr
 
-MODELS = Path("models")
 SIZES = {"256x256": (256, 256), "640x480": (480, 640), "1920x1080": (1080, 1920)}
 RUNS = 5
 
@@ -29,14 +28,8 @@ def main() -> None:
     """Print every table."""
     options = arguments(__doc__)
     report = Report("see benchmarks/denoise.py; seed 0")
-    folders = [path.parent for path in sorted(MODELS.glob("*/manifest.json"))]
-    for folder in (folder for folder in folders if Task.DENOISE in read_manifest(folder).tasks):
-        model = Model.open(folder, select_device(DeviceChoice.AUTO))
-        recipe = parse_recipe(model.manifest.provenance.config, str(folder))
-        evaluation = Evaluation(model, recipe, options.data, folder)
-        for check in (check for check in recipe.evaluate if isinstance(check, DenoisingCheck)):
-            for title, rows in tables(measure(check, evaluation)).items():
-                report.add(f"{folder.name} on {title}", rows)
+    for folder, model in able_to(Task.DENOISE):
+        run_checks(report, folder, model, DenoisingCheck, options.data)
         real = list(_real_noise(model, options.data / "nam25"))
         report.add(f"{folder.name}, blind, on real camera noise and on frames without noise", real)
         report.add(f"{folder.name}, milliseconds a frame, median of {RUNS}", list(_speed(folder)))

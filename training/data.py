@@ -207,7 +207,7 @@ class Examples(Dataset[Tensor]):
         pixels = self.frames.pixels[index]
         if self.config.crop is not None:
             pixels = _crop(pixels, self.config.crop)
-        frame = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+        frame = torch.tensor(pixels).permute(2, 0, 1)
         if self.config.flips:
             frame = torch.rot90(frame, _draw(4), (1, 2))
             frame = frame.flip(2) if _draw(2) else frame

@@ -66,10 +66,10 @@ def read_masks(path: Path, labels: Labels) -> npt.NDArray[np.bool_]:
     Raises DataError where the file holds no masks, or not one for each row of the labels.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             packed = archive["masks_packed"]
         masks = np.unpackbits(packed[labels.rows, ::PIXEL_STEP], axis=-1)[..., ::PIXEL_STEP]
-    except (OSError, KeyError, ValueError, TypeError, IndexError, BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, TypeError, IndexError, BadZipFile) as error:
         expected = "an archive of masks_packed, uint8 [n, h, w / 8], one for each row of the labels"
         raise DataError(f"{path}: should be {expected} ({error})") from error
     return masks.astype(bool)

@@ -99,9 +99,9 @@ class Reader:
         name, _, key = source.rpartition(":")
         path = self.root / name
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 images = archive[key]
-        except (OSError, KeyError, ValueError, BadZipFile) as error:
+        except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
             raise DataError(f"{path}: cannot read the array {key!r} ({error})") from error
         images = images[..., None] if images.ndim == 3 else images
         if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] != self.channels:

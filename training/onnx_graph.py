@@ -63,6 +63,7 @@ def write_onnx(graph: ExportedGraph, path: Path) -> None:
         raise ExportError("torch.onnx.export returned nothing")
     model = program.model_proto
     _name_axes(model, graph)
+    _strip(model)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
 
@@ -75,6 +76,14 @@ def _name_axes(model: onnx.ModelProto, graph: ExportedGraph) -> None:
             if dim.dim_param:
                 named = frames[index] if index < len(frames) else "batch"
                 dim.dim_param = str(named) if isinstance(named, str) else "batch"
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove what the exporter notes beside the graph: stack traces, with the paths of this machine."""
+    inner = (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output)
+    for part in (model, *inner, *model.graph.initializer):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
 
 
 def _examples(graph: ExportedGraph, frames: Frames, batch: int, size: tuple[int, int], seed: int) -> Arrays:

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from training.autoencoders.base import Autoencoder, build
 from training.callbacks import AveragedWeights, StepBar
-from training.checkpoints import BEST, INTERRUPTED, RECIPE_FILE, checkpoint_path, newest_checkpoint
+from training.checkpoints import BEST, INTERRUPTED, LAST, RECIPE_FILE, checkpoint_path, newest_checkpoint
 from training.config import Recipe, TrainConfig, read_recipe, write_recipe
 from training.data import Examples, Frames, Split
 from training.errors import RunError
@@ -123,7 +123,8 @@ def train(recipe: Recipe, split: Split, run: Path, *, resume: bool) -> Path:
 def _trainer(config: TrainConfig, run: Path) -> Trainer:
     folder = checkpoint_path(run, BEST).parent
     callbacks: list[Callback] = [
-        ModelCheckpoint(folder, BEST, monitor="validation/loss", save_last=True, enable_version_counter=False),
+        ModelCheckpoint(folder, BEST, monitor="validation/loss", enable_version_counter=False),
+        ModelCheckpoint(folder, LAST, enable_version_counter=False),  # also where the loss did not fall
         OnExceptionCheckpoint(folder, INTERRUPTED),
         LearningRateMonitor("step"),
         StepBar(),

@@ -13,6 +13,7 @@ CAPTIONS = {
     "reconstructions.jpg": "Held-out frames, their reconstructions and, where calibrated, their heat maps.",
     "samples.jpg": "Samples: latents drawn from N(0, I), decoded.",
     "interpolations.jpg": "Walks through the latent space from one held-out frame to another.",
+    "highest.jpg": "Test frames that score highest, one a clip: frame, reconstruction, heat map.",
     "roc.png": "Test frames under one threshold, beside what learns nothing.",
     "scores.png": "Scores of normal and anomalous test frames.",
 }

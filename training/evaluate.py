@@ -21,7 +21,7 @@ from training.config import AnomalyCheck, Check, DenoisingCheck, Recipe, Reconst
 from training.data import Frames, Source, load
 from training.errors import DataError
 from training.labels import PIXEL_STEP, read_labels, read_masks
-from training.pictures import add_gaussian, draw_histogram, draw_roc
+from training.pictures import add_gaussian, draw_highest, draw_histogram, draw_roc
 
 SEED = 0
 TUNING_IMAGES = 8  # on which a filter's best setting is found: test images, in the filter's favour
@@ -177,6 +177,7 @@ def _check_anomaly(check: AnomalyCheck, evaluation: Evaluation) -> Iterator[Metr
         figure = {("pixel AUROC", "%"): 100 * pixel_auroc(maps, masks)}
         yield from _metrics(figure, check.name, f"every {PIXEL_STEP}th row and column of the map")
     draw_roc(evaluation.folder / "roc.png", labels, methods)
+    draw_highest(evaluation.model, evaluation.folder, frames, scores)
     calibration = evaluation.model.manifest.calibration
     if calibration is not None:
         draw_histogram(evaluation.folder / "scores.png", labels, scores, calibration.threshold)

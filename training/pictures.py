@@ -49,6 +49,17 @@ def draw(model: Model, folder: Path, frames: Frames, seed: int) -> None:
         _write(folder / "interpolations.jpg", [_interpolated(model, chosen[i], chosen[i + 1]) for i in (0, 2)])
 
 
+def draw_highest(model: Model, folder: Path, frames: Frames, scores: npt.NDArray[np.floating]) -> None:
+    """Write the frames of four clips that score highest, one a clip, as draw does: what the model finds unusual."""
+    if Task.RECONSTRUCT not in model.manifest.tasks:
+        return
+    highest: dict[str, int] = {}
+    for index in np.argsort(-scores):
+        highest.setdefault(frames.clips[index], int(index))
+    columns = [_reconstructed(model, frames.pixels[index]) for index in list(highest.values())[:4]]
+    _write(folder / "highest.jpg", _transpose(columns))
+
+
 def _write(path: Path, rows: Sequence[Sequence[Pixels]]) -> None:
     path.write_bytes(encode(mosaic(rows), ImageFormat.JPEG))
 

@@ -65,7 +65,9 @@ class Variational(Autoencoder[Tensor]):
             self.encoder = nn.Sequential(nn.Flatten(), Dense((pixels, *config.hidden_sizes, twice), nn.Tanh))
             back = Dense((config.latent_dim, *reversed(config.hidden_sizes), pixels), nn.Tanh)
             self.decoder = nn.Sequential(back, Unflatten(fixed))
-        self.log_scale = nn.Parameter(torch.zeros(()), requires_grad=config.likelihood == "gaussian")
+        # From a tenth of the range on: an optimiser takes thousands of steps to bring it down from 1.
+        scale = torch.tensor(math.log(0.1))
+        self.log_scale = nn.Parameter(scale, requires_grad=config.likelihood == "gaussian")
 
     @property
     def latent_dim(self) -> int:

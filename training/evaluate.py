@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
-from sklearn.metrics import precision_recall_curve, roc_auc_score
+from sklearn.metrics import precision_recall_curve
 from tqdm import tqdm
 
 from runtime.images import Pixels
@@ -232,21 +232,33 @@ def minmax_by_clip(scores: Scores, clips: npt.NDArray[np.str_]) -> Scores:
     return scaled
 
 
+def auroc(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> float:
+    """Return the chance that an anomalous score is above a normal one, ties counted half (Mann and Whitney 1947).
+
+    Without the checks that make sklearn's a hundred times slower: a bootstrap asks for thousands.
+    """
+    _, tie, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[tie]  # 1 for the lowest; equal scores share their mean rank
+    anomalous = int(labels.sum())
+    above = ranks[labels].sum() - anomalous * (anomalous + 1) / 2
+    return float(above / (anomalous * (len(labels) - anomalous)))
+
+
 def _frame_figures(
     labels: npt.NDArray[np.bool_], scores: Scores, clips: npt.NDArray[np.str_]
 ) -> dict[tuple[str, str], float]:
     low, high = bootstrap_auroc(labels, scores, clips)
-    both = [clips == clip for clip in np.unique(clips) if 0 < labels[clips == clip].mean() < 1]
-    macro = {("AUROC macro", "%"): 100 * float(np.mean([roc_auc_score(labels[c], scores[c]) for c in both]))}
+    chosen = [clips == clip for clip in np.unique(clips)]
+    by_clip = [auroc(labels[clip], scores[clip]) for clip in chosen if 0 < labels[clip].mean() < 1]
     precision, recall, _ = precision_recall_curve(labels, scores)
-    return {
-        ("AUROC RAW", "%"): 100 * float(roc_auc_score(labels, scores)),
+    figures = {
+        ("AUROC RAW", "%"): 100 * auroc(labels, scores),
         ("RAW, 95 % from", "%"): 100 * low,
         ("to", "%"): 100 * high,
-        ("AUROC MINMAX", "%"): 100 * float(roc_auc_score(labels, minmax_by_clip(scores, clips))),
-        **(macro if both else {}),
+        ("AUROC MINMAX", "%"): 100 * auroc(labels, minmax_by_clip(scores, clips)),
         ("F1-max", ""): float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()),
     }
+    return figures | {("AUROC macro", "%"): 100 * float(np.mean(by_clip))} if by_clip else figures
 
 
 def bootstrap_auroc(labels: npt.NDArray[np.bool_], scores: Scores, clips: npt.NDArray[np.str_]) -> tuple[float, float]:
@@ -257,7 +269,7 @@ def bootstrap_auroc(labels: npt.NDArray[np.bool_], scores: Scores, clips: npt.ND
     for _ in range(BOOTSTRAPS):
         drawn = np.concatenate([by_clip[i] for i in rng.integers(len(by_clip), size=len(by_clip))])
         if 0 < labels[drawn].mean() < 1:
-            found.append(roc_auc_score(labels[drawn], scores[drawn]))
+            found.append(auroc(labels[drawn], scores[drawn]))
     low, high = np.quantile(found, [0.025, 0.975])
     return float(low), float(high)
 
@@ -278,7 +290,7 @@ def pixel_auroc(maps: npt.NDArray[np.float32], masks: npt.NDArray[np.bool_]) -> 
     """Return the AUROC over pixels; maps of another size are sampled at the masks' pixels."""
     rows = np.linspace(0, maps.shape[1] - 1, masks.shape[1]).round().astype(int)
     columns = np.linspace(0, maps.shape[2] - 1, masks.shape[2]).round().astype(int)
-    return float(roc_auc_score(masks.ravel(), maps[:, rows][:, :, columns].ravel()))
+    return auroc(masks.ravel(), maps[:, rows][:, :, columns].ravel())
 
 
 CHECKS: dict[type[Check], Callable[[Any, Evaluation], Iterator[Metric]]] = {

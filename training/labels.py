@@ -50,6 +50,8 @@ def _label_table(path: Path) -> list[tuple[str, str, str]]:
             table = [(row["clip"], row["frame"], row["anomalous"]) for row in csv.DictReader(file)]
     except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: should be a CSV with the columns clip, frame, anomalous ({error})") from error
+    if not table:
+        raise DataError(f"{path}: should be a CSV with the columns clip, frame, anomalous; it has no rows")
     for clip, frame, label in table:
         if label not in {"0", "1"}:
             raise DataError(f"{path}: anomalous should be 0 or 1; it is {label!r} for frame {frame} of clip {clip}")

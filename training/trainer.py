@@ -157,7 +157,8 @@ def _sampler(frames: Frames, recipe: Recipe, seed: int) -> RandomSampler:
 
 
 def _loader(frames: Frames, recipe: Recipe, sampler: RandomSampler | None = None) -> "DataLoader[Tensor]":
-    workers = recipe.train.loader_workers
+    # Validation prepares its few batches itself: other processes would not draw the same crops every time.
+    workers = recipe.train.loader_workers if sampler is not None else 0
     return DataLoader(Examples(frames, recipe.data), recipe.train.batch_size, sampler=sampler, num_workers=workers,
                       persistent_workers=workers > 0)  # fmt: skip
 

@@ -41,6 +41,11 @@ CLIPS = 3
 LENGTH = 10
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.evaluate.BOOTSTRAPS", 200)
+
+
 # -- definitions
 
 
@@ -216,9 +221,8 @@ def test_an_anomaly_check_finds_the_bars(exported: Exported, copied: Path, root:
 
 
 def test_masks_may_be_in_another_order_than_the_frames(
-    exported: Exported, opened: dict[str, Model], root: Path, monkeypatch: pytest.MonkeyPatch
+    exported: Exported, opened: dict[str, Model], root: Path
 ) -> None:
-    monkeypatch.setattr("training.evaluate.BOOTSTRAPS", 50)
     evaluation = Evaluation(opened["scorer"], checked(exported, "scorer", ANOMALY), root, root)
     before = values(tuple(measure(ANOMALY, evaluation)))
     head, *rows = (root / "labels.csv").read_text().splitlines()

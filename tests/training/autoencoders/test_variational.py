@@ -145,8 +145,8 @@ def elbo(autoencoder: Variational, frames: Tensor, draws: int = 2000) -> Tensor:
 @pytest.mark.parametrize("flawed", [False, True])
 def test_importance_sampling_finds_the_true_log_likelihood(*, flawed: bool) -> None:
     autoencoder, frames = Linear(flawed=flawed), torch.randn(6, 1, 1, 3)
-    found = autoencoder.log_likelihood(frames, samples=3000)
-    assert torch.allclose(found, autoencoder.true_log_prob(frames), atol=0.08)
+    found = autoencoder.log_likelihood(frames, samples=1500)
+    assert torch.allclose(found, autoencoder.true_log_prob(frames), atol=0.1)
 
 
 def test_the_bound_is_below_and_tightens_with_the_samples() -> None:
@@ -165,7 +165,7 @@ def test_a_bernoulli_model_agrees_with_numerical_integration() -> None:
     torch.manual_seed(1)
     autoencoder = made(latent_dim=1, likelihood="bernoulli")
     frames = batch(3)
-    fit(autoencoder, frames, 150)
+    fit(autoencoder, frames, 120)
     grid = torch.linspace(-8, 8, 4001)
     with torch.no_grad():
         prior = log_density(Normal(0, 1), grid)
@@ -173,8 +173,8 @@ def test_a_bernoulli_model_agrees_with_numerical_integration() -> None:
             torch.logsumexp(autoencoder.log_prob(frame.expand(len(grid), *frame.shape), grid[:, None]) + prior, 0)
             for frame in frames
         ]) + math.log(16 / 4000)  # fmt: skip
-        assert torch.allclose(autoencoder.log_likelihood(frames, samples=3000), exact, atol=0.1)
-        assert (elbo(autoencoder, frames, 300) < exact + 0.05).all()
+        assert torch.allclose(autoencoder.log_likelihood(frames, samples=2000), exact, atol=0.1)
+        assert (elbo(autoencoder, frames, 100) < exact + 0.05).all()
 
 
 def test_the_measures_are_means_over_the_frames() -> None:

@@ -212,7 +212,7 @@ def test_an_anomaly_check_finds_the_bars(exported: Exported, copied: Path, root:
     assert all(metric.data_set == "bars" and metric.seed == 0 for metric in manifest.metrics)
     protocols = {metric.protocol for metric in manifest.metrics}
     assert any("30 frames, 50% anomalous (always alarm: F1 0.667)" in protocol for protocol in protocols)
-    assert {"roc.png", "scores.png"} <= {path.name for path in folder.iterdir()}
+    assert {"roc.png", "scores.png", "highest.jpg"} <= {path.name for path in folder.iterdir()}
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "| optical flow (DIS) |" in card
     assert f"| this model | {found['AUROC RAW']:.4g} |" in card

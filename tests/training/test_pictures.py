@@ -8,7 +8,7 @@ import pytest
 from runtime.images import read
 from runtime.model import Model
 from tests.training.tiny import draw, frames
-from training.pictures import CROP, MARGIN, add_gaussian, draw_histogram, draw_roc, mosaic
+from training.pictures import CROP, MARGIN, add_gaussian, draw_highest, draw_histogram, draw_roc, mosaic
 from training.pictures import draw as draw_pictures
 
 pytestmark = pytest.mark.xdist_group("exported")
@@ -55,6 +55,14 @@ def test_pictures_are_the_same_for_the_same_seed(opened: dict[str, Model], tmp_p
         draw_pictures(opened["sampler"], tmp_path / name, frames(9), seed=0)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_the_highest_scores_are_drawn_one_a_clip(opened: dict[str, Model], tmp_path: Path) -> None:
+    held_out = frames(12, clips=3)
+    draw_highest(opened["scorer"], tmp_path, held_out, np.arange(12.0))
+    assert read(tmp_path / "highest.jpg").pixels.shape == (4 * (3 * 20 - 4), 4 * (3 * 28 - 4), 3)
+    draw_highest(opened["denoiser"], tmp_path / "nowhere", held_out, np.arange(12.0))
+    assert not (tmp_path / "nowhere").exists(), "a denoiser finds nothing unusual"
 
 
 def test_gaussian_noise_is_clipped_rounded_and_seeded() -> None:

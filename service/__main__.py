@@ -108,6 +108,7 @@ def _announce(service: Service, listener: socket.socket) -> None:
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     device = service.device
     fields = {"url": address, "docs": f"{address}/docs", "device": device.name, "workers": device.workers}
+    print(f"Clearwatch is at {address}, its API at {address}/docs; it runs on the {device.name}", flush=True)
     logger.info("listening", extra=fields)
     if device.note:
         logger.warning(device.note)

@@ -35,8 +35,9 @@ def _bilateral(pixels: Pixels, sigma: float, setting: float) -> Pixels:
 
 def _non_local_means(pixels: Pixels, sigma: float, setting: float) -> Pixels:
     """Buades et al. 2005, told the noise level; scikit-image's is over a dB better than OpenCV's."""
+    frame, axis = (pixels, 2) if pixels.shape[2] > 1 else (pixels[..., 0], None)  # it knows no axis of one channel
     levels = {"h": setting * sigma / 255, "sigma": sigma / 255}
-    unit = denoise_nl_means(pixels / 255, patch_size=5, patch_distance=6, fast_mode=True, channel_axis=2, **levels)
+    unit = denoise_nl_means(frame / 255, patch_size=5, patch_distance=6, fast_mode=True, channel_axis=axis, **levels)
     return np.asarray(np.rint(np.clip(unit, 0, 1) * 255), np.uint8)
 
 

@@ -37,9 +37,7 @@ def main() -> None:
 
 
 def _real_noise(model: Model, nam25: Path) -> Iterator[Row]:
-    pairs = [(_only(nam25 / "noisy", path), path) for path in sorted((nam25 / "gt").iterdir())]
-    noisy = [read(path, channels=3).pixels for path, _ in pairs]
-    clean = [read(path, channels=3).pixels for _, path in pairs]
+    noisy, clean = _images(nam25 / "noisy"), _images(nam25 / "gt")
     yield {"": "Nam25, noisy input", "PSNR (dB)": _mean_psnr(clean, noisy), "estimated level": ""}
     yield _blind("Nam25, denoised", model, clean, noisy)
     yield _blind("Nam25's clean images, denoised", model, clean, clean)
@@ -48,10 +46,10 @@ def _real_noise(model: Model, nam25: Path) -> Iterator[Row]:
     yield _blind("Set12's clean images, denoised", model, grey, grey)
 
 
-def _only(folder: Path, clean: Path) -> Path:
-    """Return the noisy partner of a clean image: the same number at the start of its name."""
-    number = clean.name.split("_")[0]
-    return next(p for p in sorted(folder.iterdir()) if p.name.split("_")[0] == number and p.suffix in SUFFIXES)
+def _images(folder: Path) -> list[Pixels]:
+    """Read the images of a folder in the order of their names: pairs are numbered alike."""
+    paths = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+    return [read(path, channels=3).pixels for path in paths]
 
 
 def _blind(name: str, model: Model, clean: list[Pixels], noisy: list[Pixels]) -> Row:

@@ -144,7 +144,8 @@ def test_too_many_pixels_are_413(client: httpx.Client, frame: Pixels) -> None:
     assert reply.status_code == 413
 
 
-def test_too_many_bytes_are_413_before_they_are_held(client: httpx.Client) -> None:
+def test_too_many_bytes_are_413_before_they_are_held(serve: Serve, models: Path) -> None:
+    client = serve(models, max_image_bytes=2**24)
     sent = 0
 
     def endless() -> bytes:

@@ -20,7 +20,7 @@ serve: $(SERVING) ## install what serving needs, and serve the shipped models
 	@$(BIN)/python -m service
 
 test: $(TESTING) ## install the rest, and run the tests
-	$(BIN)/python -m pytest --data $(DATA) $(ARGS)
+	$(BIN)/python -m pytest --data=$(DATA) $(ARGS)
 
 check: $(TESTING) ## ruff, ruff format, mypy
 	$(BIN)/ruff check .

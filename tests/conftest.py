@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     absent = {}
     folder = _data_folder(config)
     if not folder.is_dir():
-        absent["data"] = f"no data folder {folder}; see docs/data.md and pytest --data DIR"
+        absent["data"] = f"no data folder {folder}; see docs/data.md and pytest --data=DIR"
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         absent["gpu"] = "this onnxruntime has no CUDA provider"
     for item in items:
@@ -43,7 +43,7 @@ def data(pytestconfig: pytest.Config) -> Path:
     """Give the folder of the data sets; skip the test where there is none."""
     folder = _data_folder(pytestconfig)
     if not folder.is_dir():
-        pytest.skip(f"no data folder {folder}; see docs/data.md and pytest --data DIR")
+        pytest.skip(f"no data folder {folder}; see docs/data.md and pytest --data=DIR")
     return folder
 
 

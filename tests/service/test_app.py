@@ -174,10 +174,11 @@ def test_a_client_who_leaves_frees_its_slot(serve: Serve, models: Path, jpeg: by
 
 
 def test_frames_that_run_together_score_as_each_alone(
-    models: Path, monkeypatch: pytest.MonkeyPatch, cpu: Device
+    models: Path, monkeypatch: pytest.MonkeyPatch, cpu: Device, held: threading.Event
 ) -> None:
-    """The way of a GPU, on a CPU: one lane, batches of up to eight."""
+    """The way of a GPU, on a CPU: one lane, batches of up to eight; the first run is held until others wait."""
     monkeypatch.setattr("service.state.select_device", lambda *_: replace(cpu, max_batch=8))
+    held.set()
     frames = np.random.default_rng(0).integers(0, 256, (60, 32, 48, 1), np.uint8)
     expected = [float(score) for score in Model.open(models / "scorer", cpu).run(frames).anomaly_score]  # type: ignore[union-attr]
 
@@ -186,7 +187,11 @@ def test_frames_that_run_together_score_as_each_alone(
         return float(client.post("/v1/score?model=scorer", content=data, headers=PNG).json()["score"])
 
     with running(create_app(Settings(models_dir=models))) as client, ThreadPoolExecutor(12) as pool:
-        assert list(pool.map(ask, range(60))) == pytest.approx(expected, rel=1e-5)
+        held.clear()
+        scores = pool.map(ask, range(60))
+        wait_for(client, 'clearwatch_stage_duration_seconds_count{stage="decode"} 12.0')
+        held.set()
+        assert list(scores) == pytest.approx(expected, rel=1e-5)
         parts = [("image", ("f.png", encode(frame, ImageFormat.PNG))) for frame in frames[:30]]
         results = client.post("/v1/score?model=scorer", files=parts).json()["results"]
         assert [result["score"] for result in results] == pytest.approx(expected[:30], rel=1e-5)

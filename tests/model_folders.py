@@ -366,3 +366,12 @@ def write_clip_scorer(
     mean = net("ReduceMean", clip, net.ints(1), keepdims=0)
     net.output("anomaly_score", _score(net, last, mean, geometry), "float32", ("batch",))
     return write_folder(folder, Facts((Task.SCORE,), geometry, version, calibrated=True), {"autoencoder": net})
+
+
+def write_every_sort(folder: Path) -> Path:
+    """Write one model of every sort below `folder`: clips, denoiser, generator, scorer."""
+    write_clip_scorer(folder / "clips")
+    write_denoiser(folder / "denoiser")
+    write_generator(folder / "generator")
+    write_scorer(folder / "scorer")
+    return folder

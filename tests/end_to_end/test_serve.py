@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from runtime.images import ImageFormat, decode, encode
-from tests.model_folders import write_clip_scorer, write_denoiser, write_generator, write_scorer, write_slow
+from tests.model_folders import write_every_sort, write_slow
 
 ROOT = Path(__file__).parents[2]
 FRAME = encode(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8), ImageFormat.JPEG)
@@ -29,12 +29,7 @@ JPEG = {"Content-Type": "image/jpeg"}
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    write_clip_scorer(folder / "clips")
-    write_denoiser(folder / "denoiser")
-    write_generator(folder / "generator")
-    write_scorer(folder / "scorer")
-    return folder
+    return write_every_sort(tmp_path_factory.mktemp("models"))
 
 
 def start(folder: Path, *module: str, **settings: object) -> "subprocess.Popen[str]":

@@ -17,7 +17,7 @@ from runtime.images import ImageFormat, Pixels, encode
 from runtime.manifest import FrameInput
 from service.app import create_app
 from service.settings import Settings
-from tests.model_folders import normal_frames, write_clip_scorer, write_denoiser, write_generator, write_scorer
+from tests.model_folders import normal_frames, write_every_sort, write_scorer
 
 Serve = Callable[..., httpx.Client]
 JPEG = {"Content-Type": "image/jpeg"}
@@ -27,11 +27,7 @@ PNG = {"Content-Type": "image/png"}
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a folder with one model of every sort; not to be changed."""
-    folder = tmp_path_factory.mktemp("models")
-    write_clip_scorer(folder / "clips")
-    write_denoiser(folder / "denoiser")
-    write_generator(folder / "generator")
-    write_scorer(folder / "scorer")
+    folder = write_every_sort(tmp_path_factory.mktemp("models"))
     write_scorer(folder / "uncalibrated", calibration=False)
     return folder
 

@@ -1,91 +1,77 @@
-"""The denoisers against classical filters: PSNR and SSIM, real camera noise, harm to clean frames, milliseconds.
+"""The denoisers beside classical filters and published figures: noise, real noise, harm, cost, milliseconds, bf16.
 
-White Gaussian noise is clipped and rounded to uint8, and so is every output. `make bench-denoise DATA=...`
+`make bench-denoise DATA=...` exits with 1 where a must is missed. OpenVINO comes with the extra `bench`.
 """
 
-import time
-from collections.abc import Iterator
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import onnxruntime as ort
+from benchmarks.denoising.bench import Bench, Section
+from benchmarks.denoising.clean_frames import clean_frames
+from benchmarks.denoising.cost import cost
+from benchmarks.denoising.denoiser import ShippedDenoiser
+from benchmarks.denoising.gallery import draw
+from benchmarks.denoising.musts import Must
+from benchmarks.denoising.precision import precision
+from benchmarks.denoising.real_noise import real_noise
+from benchmarks.denoising.speed import speed
+from benchmarks.denoising.white_noise import white_noise
+from benchmarks.report import Arguments, Report, parser
+from benchmarks.shipped import able_to
+from runtime.manifest import Task
 
-from benchmarks.report import Report, arguments
-from benchmarks.shipped import able_to, run_checks
-from runtime.images import SUFFIXES, Pixels, read
-from runtime.manifest import Task, read_manifest
-from runtime.model import Model
-from training.card import Row
-from training.config import DenoisingCheck
-from training.data import DataConfig, Source, load
-from training.evaluate import denoise, psnr
+PROTOCOL = (
+    "outputs rounded to uint8; not clipped: noise added in float; clipped: clipped and rounded to uint8; "
+    "seed of an image: 0 + its index by name; grey frames as three equal channels, PSNR on the mean of the answer's"
+)
+SECTIONS: tuple[Section, ...] = (white_noise, real_noise, clean_frames, cost, speed, precision)
 
-SIZES = {"256x256": (256, 256), "640x480": (480, 640), "1920x1080": (1080, 1920)}
-RUNS = 5
+
+@dataclass(frozen=True)
+class Options(Arguments):
+    """What this benchmark takes besides."""
+
+    limit: int | None
+    only: str | None
+    pictures: Path | None
 
 
 def main() -> None:
-    """Print every table."""
-    options = arguments(__doc__)
-    report = Report("see benchmarks/denoise.py; seed 0")
-    for folder, model in able_to(Task.DENOISE):
-        run_checks(report, folder, model, DenoisingCheck, options.data)
-        real = list(_real_noise(model, options.data / "nam25"))
-        report.add(f"{folder.name}, blind, on real camera noise and on frames without noise", real)
-        report.add(f"{folder.name}, milliseconds a frame, median of {RUNS}", list(_speed(folder)))
-    report.write(options.json)
+    """Print every table, the musts last."""
+    options = _options()
+    bench = Bench(_denoisers(options.only), options.data, options.limit, Report(PROTOCOL))
+    musts = [must for section in SECTIONS for must in section(bench)]
+    if options.pictures is not None:
+        draw(bench, options.pictures)
+    title = "Musts" if options.limit is None else f"Musts, by {options.limit} images a set: for a quick look only"
+    bench.report.add(title, [must.row for must in musts])
+    bench.report.write(options.json)
+    _judge(musts)
 
 
-def _real_noise(model: Model, nam25: Path) -> Iterator[Row]:
-    noisy, clean = _images(nam25 / "noisy"), _images(nam25 / "gt")
-    yield {"": "Nam25, noisy input", "PSNR (dB)": _mean_psnr(clean, noisy), "estimated level": ""}
-    yield _blind("Nam25, denoised", model, clean, noisy)
-    yield _blind("Nam25's clean images, denoised", model, clean, clean)
-    config = DataConfig(sources=(Source(path="set12"),), channels=3, minimum_frames=1)
-    grey = load(config, nam25.parent).pixels
-    yield _blind("Set12's clean images, denoised", model, grey, grey)
+def _options() -> Options:
+    options = parser(__doc__)
+    options.add_argument("--limit", type=int, metavar="N", help="only the first N images of a set, for a quick look")
+    options.add_argument("--only", metavar="NAME", help="only this model")
+    options.add_argument("--pictures", type=Path, metavar="DIR", help="also write pictures side by side to this folder")
+    return Options(**vars(options.parse_args()))
 
 
-def _images(folder: Path) -> list[Pixels]:
-    """Read the images of a folder in the order of their names: pairs are numbered alike."""
-    paths = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
-    return [read(path, channels=3).pixels for path in paths]
+def _denoisers(only: str | None) -> list[ShippedDenoiser]:
+    found = [ShippedDenoiser(*opened) for opened in able_to(Task.DENOISE)]
+    chosen = [denoiser for denoiser in found if only in {None, denoiser.name}]
+    if not chosen:
+        names = ", ".join(denoiser.name for denoiser in found) or "none"
+        sys.exit(f"no such denoiser in models/; there is {names}")
+    return chosen
 
 
-def _blind(name: str, model: Model, clean: list[Pixels], noisy: list[Pixels]) -> Row:
-    levels = [model.estimate_noise_level(pixels) for pixels in noisy]
-    results = [denoise(model, pixels, level) for pixels, level in zip(noisy, levels, strict=True)]
-    return {"": name, "PSNR (dB)": _mean_psnr(clean, results), "estimated level": float(np.mean(levels))}
-
-
-def _mean_psnr(clean: list[Pixels], other: list[Pixels]) -> float:
-    return float(np.mean([psnr(a, b) for a, b in zip(clean, other, strict=True)]))
-
-
-def _speed(folder: Path) -> Iterator[Row]:
-    rng = np.random.default_rng(0)
-    graph = read_manifest(folder).graphs.autoencoder.file
-    for threads in (1, 2):
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        session = ort.InferenceSession((folder / graph).read_bytes(), options, providers=["CPUExecutionProvider"])
-        row: dict[str, str | float] = {"": f"onnxruntime, fp32, {threads} threads"}
-        for name, size in SIZES.items():
-            inputs = {
-                "frames": rng.integers(0, 256, (1, *size, 3), np.uint8),
-                "noise_level": np.array([25], np.float32),
-            }
-            session.run(None, inputs)
-            row[name] = float(np.median([_timed(session, inputs) for _ in range(RUNS)]))
-        yield row
-
-
-def _timed(
-    session: ort.InferenceSession, inputs: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]
-) -> float:
-    start = time.perf_counter()
-    session.run(None, inputs)
-    return 1000 * (time.perf_counter() - start)
+def _judge(musts: Sequence[Must]) -> None:
+    missed = [f"missed: {must}" for must in musts if not must.kept]
+    if missed:
+        sys.exit("\n".join(missed))
 
 
 if __name__ == "__main__":

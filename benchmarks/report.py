@@ -37,9 +37,14 @@ class Report:
             path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the command line that all benchmarks share."""
+    shared = argparse.ArgumentParser(description=description)
+    shared.add_argument("--data", type=Path, default=Path("data"), help="where the data sets are (docs/data.md)")
+    shared.add_argument("--json", type=Path, help="also write the figures to this file")
+    return shared
+
+
 def arguments(description: str | None) -> Arguments:
-    """Parse the command line that all benchmarks share."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--data", type=Path, default=Path("data"), help="where the data sets are (docs/data.md)")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    return Arguments(**vars(parser.parse_args()))
+    """Parse it for a benchmark that takes nothing else."""
+    return Arguments(**vars(parser(description).parse_args()))

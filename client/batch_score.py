@@ -21,12 +21,13 @@ import os
 import random
 import struct
 import sys
+import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar
 
 try:
     import httpx
@@ -35,8 +36,8 @@ except ModuleNotFoundError as missing:
     print(f"error: {missing.name} is not installed: pip install httpx tqdm", file=sys.stderr)
     raise SystemExit(2) from None
 
-JPEG = "image/jpeg"
-MEDIA_TYPES = {".jpg": JPEG, ".jpeg": JPEG, ".png": "image/png", ".webp": "image/webp", ".bmp": "image/bmp"}
+JPEG, PNG, WEBP, BMP = "image/jpeg", "image/png", "image/webp", "image/bmp"
+MEDIA_TYPES = {".jpg": JPEG, ".jpeg": JPEG, ".png": PNG, ".webp": WEBP, ".bmp": BMP}
 RETRY_STATUSES = frozenset({408, 429, 502, 503, 504})
 EVERY_IMAGE_STATUSES = frozenset({401, 403, 404, 405})  # they never depend on the image
 ONE_IMAGE_STATUSES = frozenset({400, 413, 415})  # unreadable, too large, not what its name says
@@ -110,6 +111,7 @@ class DenoiseOptions(Options):
     sigma: float | None
     strength: float | None
     reference: Path | None
+    report: Path | None
 
 
 # Files ------------------------------------------------------------------------------------------------------
@@ -389,12 +391,12 @@ async def process(options: Options, images: list[Image], already: int, job: Job)
     return counts
 
 
-# Scores and their journal -----------------------------------------------------------------------------------
+# Results and their journal ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the output: the service's reply for one image, or why there is none."""
+class ScoreRow:
+    """One line of the output of `score`: the service's reply for one image, or why there is none."""
 
     path: str
     score: float | None = None
@@ -411,15 +413,47 @@ class Row:
     error: str | None = None
 
     @classmethod
-    def from_reply(cls, path: str, reply: dict[str, Any]) -> Row:
+    def from_reply(cls, path: str, reply: dict[str, Any]) -> ScoreRow:
         """Take the columns out of a reply of `/v1/score`; timings are left out on purpose."""
         model = reply["model"]
         named = {"model": model["name"], "version": model["version"], "sha256": model["sha256"]}
         same = {field.name for field in fields(cls)} - {"path", "error", *named}
         return cls(path=path, **named, **{name: reply.get(name) for name in same})
 
+    @property
+    def identity(self) -> str | None:
+        """Tell which weights have answered."""
+        return f"sha256 {self.sha256}" if self.sha256 else None
 
-COLUMNS = [field.name for field in fields(Row)]
+
+@dataclass(frozen=True)
+class DenoiseRow:
+    """One line of the report of `denoise`: noise level on the 0..255 scale, PSNR against the reference in dB.
+
+    Without a reference the PSNR is missing; that of two equal images is infinite and missing too.
+    """
+
+    path: str
+    model: str | None = None
+    noise_level: float | None = None
+    psnr_noisy: float | None = None
+    psnr_denoised: float | None = None
+    gain: float | None = None
+    reference: str | None = None
+    error: str | None = None
+
+    @property
+    def identity(self) -> str | None:
+        """Tell which model has answered."""
+        return self.model
+
+
+R = TypeVar("R", ScoreRow, DenoiseRow)
+
+
+def columns(kind: type[R]) -> list[str]:
+    """Return the names of the columns of an output."""
+    return [field.name for field in fields(kind)]
 
 
 @dataclass(frozen=True)
@@ -428,19 +462,34 @@ class Parameters:
 
     url: str
     model: str | None
-    threshold: float | None
-    heatmap: str
     root: str
 
 
-class Journal:
+@dataclass(frozen=True)
+class ScoreParameters(Parameters):
+    """What all scores must share besides."""
+
+    threshold: float | None
+    heatmap: str
+
+
+@dataclass(frozen=True)
+class DenoiseParameters(Parameters):
+    """What all denoised images must share besides."""
+
+    sigma: float | None
+    strength: float | None
+
+
+class Journal(Generic[R]):
     """Append-only file beside the output: a line of parameters, then one line an image."""
 
-    def __init__(self, path: Path, parameters: Parameters) -> None:
+    def __init__(self, path: Path, parameters: Parameters, kind: type[R]) -> None:
         self.path = path
         self.parameters = parameters
+        self.kind: type[R] = kind
         self.failed: set[str] = set()
-        self.sha256: str | None = None  # of the model, as the replies give it
+        self.identity: str | None = None  # of the model, as the replies give it
         self._offsets: dict[str, int] = {}  # key -> where its last line begins
         self._torn = False
         self._file: BinaryIO | None = None
@@ -457,7 +506,7 @@ class Journal:
                 self._torn = not line.endswith(b"\n")
                 # A torn line counts as not done: that image is scored again.
                 with contextlib.suppress(ValueError, TypeError):
-                    self._remember(Row(**json.loads(line)), offset)
+                    self._remember(self.kind(**json.loads(line)), offset)
                 offset += len(line)
 
     def _check(self, header: bytes) -> None:
@@ -471,21 +520,21 @@ class Journal:
                 changed = f"{name} {before.get(name)!r}, not {now!r}"
                 raise UsageError(f"{self.path} was begun with {changed}: {cure}")
 
-    def _remember(self, row: Row, offset: int) -> None:
+    def _remember(self, row: R, offset: int) -> None:
         self._offsets[row.path] = offset
         (self.failed.add if row.error else self.failed.discard)(row.path)
-        self.sha256 = self.sha256 or row.sha256
+        self.identity = self.identity or row.identity
 
     def is_done(self, key: str) -> bool:
-        """Tell whether the image has a score; failed ones are tried again."""
+        """Tell whether the image has a result; failed ones are tried again."""
         return key in self._offsets and key not in self.failed
 
-    def append(self, row: Row) -> None:
+    def append(self, row: R) -> None:
         """Write one result so that a killed process does not lose it."""
-        if row.sha256 and self.sha256 not in {None, row.sha256}:
+        if row.identity and self.identity not in {None, row.identity}:
             raise UsageError(
-                f"the model on the server has changed (sha256 {self.sha256} before, {row.sha256} "
-                "now) and its scores do not compare: give another --out, or --restart"
+                f"the model on the server has changed ({self.identity} before, {row.identity} "
+                "now) and its results do not compare: give another --out, or --restart"
             )
         self._file = self._file or self._open()
         offset = self._file.tell()
@@ -509,58 +558,85 @@ class Journal:
         if self._file:
             self._file.close()
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[R]:
         """Give all rows in the order of their paths, read one at a time."""
         if not self._offsets:
             return
         with self.path.open("rb") as file:
             for key in sorted(self._offsets):
                 file.seek(self._offsets[key])
-                yield Row(**json.loads(file.readline()))
+                yield self.kind(**json.loads(file.readline()))
+
+
+def open_journal(out: Path, parameters: Parameters, kind: type[R], *, restart: bool) -> Journal[R]:
+    """Return the journal of this output, with what an earlier run has done."""
+    journal = Journal(out.with_name(f".{out.name}.journal"), parameters, kind)
+    if restart:
+        return journal
+    if journal.path.exists():
+        journal.load()
+    elif out.exists():
+        raise UsageError(
+            f"{out} exists but not its journal {journal.path}: give another name, or --restart to replace it"
+        )
+    return journal
 
 
 # Outputs ----------------------------------------------------------------------------------------------------
 
 
-def flat(row: Row) -> dict[str, Any]:
-    """Return the row for a table: regions as JSON text."""
-    regions = None if row.regions is None else json.dumps(row.regions)
-    return {**asdict(row), "regions": regions}
+def flat(row: R) -> dict[str, Any]:
+    """Return the row for a table: lists as JSON text."""
+    return {name: json.dumps(value) if isinstance(value, list) else value for name, value in asdict(row).items()}
 
 
-def write_jsonl(rows: Iterable[Row], path: Path) -> None:
+def write_jsonl(rows: Iterable[R], path: Path, _: type[R]) -> None:
     """Write one JSON object a line."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
 
 
-def write_csv(rows: Iterable[Row], path: Path) -> None:
+def write_csv(rows: Iterable[R], path: Path, kind: type[R]) -> None:
     """Write a header line, then a line a row; what is missing is empty."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, columns(kind), lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            anomalous = None if row.anomalous is None else json.dumps(row.anomalous)
-            writer.writerow({**flat(row), "anomalous": anomalous})
+            cells = flat(row).items()
+            writer.writerow({name: json.dumps(cell) if isinstance(cell, bool) else cell for name, cell in cells})
 
 
-def write_parquet(rows: Iterable[Row], path: Path) -> None:
+def write_parquet(rows: Iterable[R], path: Path, kind: type[R]) -> None:
     """Write row groups of 10,000, with types that hold when a column is all null."""
     pyarrow, parquet = (require(name, "Parquet") for name in ("pyarrow", "pyarrow.parquet"))
-    numbers = dict.fromkeys(("score", "p_value", "threshold", "false_alarm_rate"), pyarrow.float64())
-    types = {**dict.fromkeys(COLUMNS, pyarrow.string()), **numbers, "anomalous": pyarrow.bool_()}
-    schema = pyarrow.schema(list(types.items()))
+    types = {"float | None": pyarrow.float64(), "bool | None": pyarrow.bool_()}
+    schema = pyarrow.schema([(field.name, types.get(str(field.type), pyarrow.string())) for field in fields(kind)])
     remaining = iter(rows)
     with parquet.ParquetWriter(path, schema) as writer:
         while group := [flat(row) for row in itertools.islice(remaining, 10_000)]:
             writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
 
 
-WRITERS: dict[str, Callable[[Iterable[Row], Path], None]] = {
+WRITERS: dict[str, Callable[[Iterable[Any], Path, type[Any]], None]] = {
     ".jsonl": write_jsonl,
     ".csv": write_csv,
     ".parquet": write_parquet,
 }
+
+
+def check_output(option: str, path: Path) -> None:
+    """Raise UsageError where no table can be written: now, not after hours of work."""
+    if path.suffix.lower() not in WRITERS:
+        raise UsageError(f"{option} {path}: the suffix must be one of {', '.join(WRITERS)}")
+    if path.suffix.lower() == ".parquet":
+        require("pyarrow.parquet", "Parquet")
+
+
+def write_table(rows: Iterable[R], path: Path, kind: type[R]) -> None:
+    """Write the rows in the format that the suffix names, whole or not at all."""
+    with replacing(path) as temporary:
+        WRITERS[path.suffix.lower()](rows, temporary, kind)
+
 
 SHEET_HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
@@ -597,7 +673,7 @@ def embedded(path: Path) -> str:
     return f'<img alt="" src="data:{MEDIA_TYPES[path.suffix.lower()]};base64,{text}">'
 
 
-def card(row: Row, picture: Path) -> str:
+def card(row: ScoreRow, picture: Path) -> str:
     """Return one figure of the contact sheet."""
     p_value = "" if row.p_value is None else f"<span>p = {row.p_value:.4g}</span>"
     mark = ' class="anomalous"' if row.anomalous else ""
@@ -609,7 +685,7 @@ def card(row: Row, picture: Path) -> str:
     )
 
 
-def write_contact_sheet(rows: Iterable[Row], options: ScoreOptions, root: Path) -> Path | None:
+def write_contact_sheet(rows: Iterable[ScoreRow], options: ScoreOptions, root: Path) -> Path | None:
     """Write an HTML page of the highest scores that needs no other file, if asked for; return its path."""
     if options.top is None and options.contact_sheet is None:
         return None
@@ -636,7 +712,7 @@ class ScoreJob:
     """Score one image, save its heat map, then journal it."""
 
     url: httpx.URL
-    journal: Journal
+    journal: Journal[ScoreRow]
     heatmaps: Path | None
 
     async def __call__(self, service: Service, image: Image) -> list[str]:
@@ -645,14 +721,14 @@ class ScoreJob:
             reply = await service.post(self.url, image.media_type, await image.read())
             row = self._take(image, reply)
         except ImageError as error:
-            row = Row(path=image.key, error=str(error))
+            row = ScoreRow(path=image.key, error=str(error))
         self.journal.append(row)
         return ["failed"] if row.error else ["scored", *(["anomalous"] if row.anomalous else [])]
 
-    def _take(self, image: Image, response: httpx.Response) -> Row:
+    def _take(self, image: Image, response: httpx.Response) -> ScoreRow:
         try:
             reply = response.json()
-            row = Row.from_reply(image.key, reply)
+            row = ScoreRow.from_reply(image.key, reply)
             picture = base64.b64decode((reply.get("heatmap") or "").rpartition(",")[2])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{response.url} does not answer as a Clearwatch service") from error
@@ -662,31 +738,13 @@ class ScoreJob:
         return row
 
 
-def open_journal(options: ScoreOptions, root: Path, heatmap: str) -> Journal:
-    """Return the journal of this output, with what an earlier run has done."""
-    parameters = Parameters(options.url, options.model, options.threshold, heatmap, str(root))
-    journal = Journal(options.out.with_name(f".{options.out.name}.journal"), parameters)
-    if options.restart:
-        return journal
-    if journal.path.exists():
-        journal.load()
-    elif options.out.exists():
-        raise UsageError(
-            f"{options.out} exists but not its journal {journal.path}: give another --out, or --restart to replace it"
-        )
-    return journal
-
-
 def score(options: ScoreOptions) -> int:
     """Score every image that has no score yet and write the whole output."""
-    writer = WRITERS.get(options.out.suffix.lower())
-    if writer is None:
-        raise UsageError(f"--out {options.out}: the suffix must be one of {', '.join(WRITERS)}")
-    if writer is write_parquet:
-        require("pyarrow.parquet", "Parquet")  # now, not after hours of work
+    check_output("--out", options.out)
     root, images = find_images(options, own=options.heatmaps)
     heatmap = options.heatmap_style if options.heatmaps else "none"
-    journal = open_journal(options, root, heatmap)
+    parameters = ScoreParameters(options.url, options.model, str(root), options.threshold, heatmap)
+    journal = open_journal(options.out, parameters, ScoreRow, restart=options.restart)
     pending = [image for image in images if not journal.is_done(image.key)]
     url = endpoint("/v1/score", model=options.model, threshold=options.threshold, heatmap=heatmap)
     job = ScoreJob(url, journal, options.heatmaps)
@@ -695,8 +753,7 @@ def score(options: ScoreOptions) -> int:
     with contextlib.closing(journal):
         if pending:
             counts = asyncio.run(process(options, pending, already, job))
-    with replacing(options.out) as temporary:
-        writer(journal.rows(), temporary)
+    write_table(journal.rows(), options.out, ScoreRow)
     sheet = write_contact_sheet(journal.rows(), options, root)
     print(
         f"{counts['scored']} scored, {counts['anomalous']} anomalous, {counts['failed']} failed, "
@@ -705,53 +762,201 @@ def score(options: ScoreOptions) -> int:
     return 1 if counts["failed"] else 0
 
 
+# Metadata ---------------------------------------------------------------------------------------------------
+#
+# The service answers with pixels alone, turned upright. Here they get back what their source says of them.
+
+EXIF_MARK, ICC_MARK = b"Exif\0\0", b"ICC_PROFILE\0"
+ICC_HEADER = 18  # bytes of a JPEG segment before its part of the profile
+PNG_MARK = b"\x89PNG\r\n\x1a\n"
+PNG_COLOUR = frozenset({b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP"})
+PNG_KEPT = PNG_COLOUR | {b"eXIf", b"pHYs", b"tEXt", b"zTXt", b"iTXt"}
+WEBP_FLAGS = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}  # in the VP8X chunk, for what the file holds
+
+
+def upright(exif: bytes) -> bytes:
+    """Return an Exif block with Orientation 1, as the service has turned the pixels; empty where it is damaged."""
+    head = EXIF_MARK if exif.startswith(EXIF_MARK) else b""
+    tiff = bytearray(exif[len(head) :])
+    order = "<" if tiff[:2] == b"II" else ">"
+    try:
+        directory = struct.unpack_from(f"{order}I", tiff, 4)[0]
+        for entry in range(struct.unpack_from(f"{order}H", tiff, directory)[0]):
+            at = directory + 2 + 12 * entry
+            if struct.unpack_from(f"{order}H", tiff, at)[0] == 0x0112:
+                # Nothing moves, so offsets in maker notes stay right.
+                struct.pack_into(f"{order}H", tiff, at + 8, 1)
+    except struct.error:
+        return b""
+    return head + bytes(tiff)
+
+
+def jpeg_segments(jpeg: bytes) -> Iterator[bytes]:
+    """Give the whole segments before the scan, each with its marker and length."""
+    at = 2
+    while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1 : at + 2] != b"\xda":
+        end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4])
+        if at + 4 <= end <= len(jpeg):
+            yield jpeg[at:end]
+        at = max(end, at + 4)
+
+
+def jpeg_metadata(jpeg: bytes) -> Iterator[bytes]:
+    """Give the segments to keep: Exif, colour profile, comments."""
+    for segment in jpeg_segments(jpeg):
+        marker, body = segment[:2], segment[4:]
+        if marker == b"\xff\xe1" and body.startswith(EXIF_MARK):
+            if exif := upright(body):
+                yield segment[:4] + exif
+        elif marker == b"\xff\xfe" or (marker == b"\xff\xe2" and body.startswith(ICC_MARK)):
+            yield segment
+
+
+def with_jpeg_metadata(clean: bytes, source: bytes) -> bytes:
+    """Return the JPEG with its source's metadata, but for kinds that it has already and profiles of inks."""
+    there = {segment[:2] for segment in jpeg_metadata(clean)}
+    kept = [segment for segment in jpeg_metadata(source) if segment[:2] not in there]
+    if any(segment[ICC_HEADER + 16 : ICC_HEADER + 20] == b"CMYK" for segment in kept if segment[:2] == b"\xff\xe2"):
+        kept = [segment for segment in kept if segment[:2] != b"\xff\xe2"]  # the service answers in RGB
+    # Behind the JFIF header, if any, which has to come first.
+    at = 4 + int.from_bytes(clean[4:6]) if clean[2:4] == b"\xff\xe0" else 2
+    return clean[:at] + b"".join(kept) + clean[at:]
+
+
+def png_chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Give kind and content of every whole chunk."""
+    at = len(PNG_MARK)
+    while at + 12 + (length := int.from_bytes(png[at : at + 4])) <= len(png):
+        yield png[at + 4 : at + 8], png[at + 8 : at + 8 + length]
+        at += 12 + length
+
+
+def with_png_metadata(clean: bytes, source: bytes) -> bytes:
+    """Return the PNG with its source's metadata, but for kinds that it has already."""
+    if not source.startswith(PNG_MARK):
+        return clean
+    there = {kind for kind, _ in png_chunks(clean)}
+    kept = [(kind, body) for kind, body in png_chunks(source) if kind in PNG_KEPT - there]
+    if there & PNG_COLOUR:  # two descriptions of one colour space would contradict each other
+        kept = [(kind, body) for kind, body in kept if kind not in PNG_COLOUR]
+    chunks = b""
+    for kind, body in kept:
+        content = upright(body) if kind == b"eXIf" else body
+        if content:
+            chunks += len(content).to_bytes(4) + kind + content + zlib.crc32(kind + content).to_bytes(4)
+    at = len(PNG_MARK) + 12 + int.from_bytes(clean[8:12])  # behind the header, before the palette and the pixels
+    return clean[:at] + chunks + clean[at:]
+
+
+def webp_chunks(webp: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Give kind and content of every whole chunk."""
+    at = 12
+    while at + 8 + (length := int.from_bytes(webp[at + 4 : at + 8], "little")) <= len(webp):
+        yield webp[at : at + 4], webp[at + 8 : at + 8 + length]
+        at += 8 + length + length % 2
+
+
+def with_webp_metadata(clean: bytes, source: bytes) -> bytes:
+    """Return the WebP with its source's metadata, if it is a lossy picture and nothing else, as the service's are."""
+    found = {kind: body for kind, body in webp_chunks(source) if kind in WEBP_FLAGS}
+    if b"EXIF" in found:
+        found[b"EXIF"] = upright(found[b"EXIF"])
+    kept = {kind: body for kind, body in found.items() if body}
+    if not kept or clean[12:16] != b"VP8 ":
+        return clean
+    width, height = (int.from_bytes(clean[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    flags = sum(WEBP_FLAGS[kind] for kind in kept)
+    header = flags.to_bytes(4, "little") + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    # The order is fixed: header, profile, picture, Exif, XMP.
+    profile = {b"ICCP": kept.pop(b"ICCP")} if b"ICCP" in kept else {}
+    chunks = {b"VP8X": header, **profile, **dict(webp_chunks(clean)), **dict(sorted(kept.items()))}
+    body = b"WEBP"
+    for kind, content in chunks.items():
+        body += kind + len(content).to_bytes(4, "little") + content + b"\0" * (len(content) % 2)
+    return b"RIFF" + len(body).to_bytes(4, "little") + body
+
+
+WITH_METADATA: dict[str, Callable[[bytes, bytes], bytes]] = {
+    JPEG: with_jpeg_metadata,
+    PNG: with_png_metadata,
+    WEBP: with_webp_metadata,
+    BMP: lambda clean, _: clean,
+}
+
+
+# Comparison with clean images -------------------------------------------------------------------------------
+
+
+def pixels_of(path: Path) -> Any:  # noqa: ANN401 (an array: numpy is optional)
+    """Return an image as floats [h, w, 3] on the 0..255 scale; of 16 bits the high byte counts, as in the service."""
+    pillow, ops, numpy = (require(name, "PSNR") for name in ("PIL.Image", "PIL.ImageOps", "numpy"))
+    with pillow.open(path) as image:
+        turned = ops.exif_transpose(image)
+    if turned.mode.startswith("I"):
+        turned = pillow.fromarray((numpy.asarray(turned) >> 8).astype(numpy.uint8))
+    return numpy.asarray(turned.convert("RGB"), dtype=float)
+
+
+def psnr_db(pixels: Any, truth: Any) -> float:  # noqa: ANN401 (see pixels_of)
+    """Return the PSNR over all pixels, in dB; infinite where they are equal."""
+    error = float(((pixels - truth) ** 2).mean())
+    return 10 * math.log10(255**2 / error) if error else math.inf
+
+
+@dataclass
+class Comparison:
+    """The PSNR of noisy and of denoised images against clean ones of the same paths."""
+
+    out: Path
+    reference: Path
+    pairs: list[tuple[float, float]]
+
+    def measure(self, image: Image, row: DenoiseRow) -> DenoiseRow:
+        """Return the row with its PSNR, printed too, or with the reason why there is none."""
+        paths = image.path, self.out / image.relative, self.reference / image.relative
+        if not paths[1].exists():  # it has failed, and said so
+            return row
+        if not paths[2].exists():
+            return self._without(row, "no reference")
+        try:
+            noisy, denoised, truth = map(pixels_of, paths)
+        except (OSError, SyntaxError, ValueError) as error:  # as Pillow has it for damaged files
+            return self._without(row, f"cannot be read: {error}")
+        if truth.shape != denoised.shape or truth.shape != noisy.shape:
+            size, expected = (f"{width} x {height}" for height, width, _ in (truth.shape, denoised.shape))
+            return self._without(row, f"the reference is {size} pixels, not {expected}")
+        before, after = psnr_db(noisy, truth), psnr_db(denoised, truth)
+        print(f"{image.key}: {before:.2f} -> {after:.2f} dB, {after - before:+.2f} dB")
+        if not math.isfinite(before - after):
+            return replace(row, reference="compared")
+        self.pairs.append((before, after))
+        return replace(row, psnr_noisy=before, psnr_denoised=after, gain=after - before, reference="compared")
+
+    def _without(self, row: DenoiseRow, reason: str) -> DenoiseRow:
+        print(f"not compared: {row.path}: {reason}", file=sys.stderr)
+        return replace(row, reference=reason)
+
+    def summary(self, count: int) -> str:
+        """Return the sentence on the means, over the images that have a reference and differ from it."""
+        if not self.pairs:
+            return "no PSNR gain (no image of the same size with a reference)"
+        before, after = (sum(side) / len(side) for side in zip(*self.pairs, strict=True))
+        return (
+            f"mean PSNR {before:.2f} -> {after:.2f} dB, mean PSNR gain {after - before:+.2f} dB "
+            f"over {len(self.pairs)} of {count} images"
+        )
+
+
 # denoise ----------------------------------------------------------------------------------------------------
 
 
-def exif_segment(jpeg: bytes) -> bytes:
-    """Return the Exif segment of a JPEG file; empty if there is none."""
-    at = 2
-    while jpeg[at : at + 1] == b"\xff" and jpeg[at + 1 : at + 2] != b"\xda":  # up to the start of the scan
-        end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4])
-        if jpeg[at + 1 : at + 2] == b"\xe1" and jpeg[at + 4 : at + 10] == b"Exif\0\0":
-            return jpeg[at:end]
-        at = end
-    return b""
-
-
-def upright(segment: bytes) -> bytes:
-    """Return the Exif segment with Orientation 1, as the service has turned the pixels already."""
-    exif = bytearray(segment)
-    order = "<" if exif[10:12] == b"II" else ">"
-    tiff = 10  # offsets count from here; nothing moves, so those in maker notes stay right
-    directory = tiff + struct.unpack_from(f"{order}I", exif, tiff + 4)[0]
-    for entry in range(struct.unpack_from(f"{order}H", exif, directory)[0]):
-        at = directory + 2 + 12 * entry
-        if struct.unpack_from(f"{order}H", exif, at)[0] == 0x0112:
-            struct.pack_into(f"{order}H", exif, at + 8, 1)
-    return bytes(exif)
-
-
-def with_exif(jpeg: bytes, source: bytes) -> bytes:
-    """Return the JPEG with the Exif data of its source, unless it has some or that is unreadable."""
-    segment = exif_segment(source)
-    if not segment or exif_segment(jpeg):
-        return jpeg
-    try:
-        segment = upright(segment)
-    except struct.error:
-        return jpeg
-    # Behind the JFIF header, if any, which has to come first.
-    at = 4 + int.from_bytes(jpeg[4:6]) if jpeg[2:4] == b"\xff\xe0" else 2
-    return jpeg[:at] + segment + jpeg[at:]
-
-
 class DenoiseJob:
-    """Denoise one image into the output folder."""
+    """Denoise one image into the output folder, then journal it."""
 
-    def __init__(self, options: DenoiseOptions) -> None:
+    def __init__(self, options: DenoiseOptions, journal: Journal[DenoiseRow] | None) -> None:
         self.url = endpoint("/v1/denoise", model=options.model, sigma=options.sigma, strength=options.strength)
         self.out = options.out
+        self.journal = journal
         self.noise_levels: list[float] = []
         self.failures: list[str] = []
 
@@ -759,76 +964,93 @@ class DenoiseJob:
         """Return the labels to count for this image."""
         try:
             body = await image.read()
-            self._save(image, body, await service.post(self.url, image.media_type, body))
+            row = self._save(image, body, await service.post(self.url, image.media_type, body))
         except (ImageError, FileNotFoundError) as error:  # a recorder may delete while we read
+            row = DenoiseRow(image.key, error=str(error))
             self.failures.append(f"{image.key}: {error}")
-            return ["failed"]
-        return ["denoised"]
+        if self.journal:
+            self.journal.append(row)
+        return ["failed" if row.error else "denoised"]
 
-    def _save(self, image: Image, body: bytes, reply: httpx.Response) -> None:
+    def _save(self, image: Image, body: bytes, reply: httpx.Response) -> DenoiseRow:
         media_type = reply.headers.get("Content-Type", "").partition(";")[0]
         if media_type != image.media_type:
             raise ImageError(f"the reply is {media_type or 'untyped'}, not {image.media_type}")
-        with contextlib.suppress(ValueError):
-            self.noise_levels.append(float(reply.headers.get("X-Noise-Level", "")))
-        clean = with_exif(reply.content, body) if media_type == JPEG else reply.content
+        clean = WITH_METADATA[media_type](reply.content, body)
         before = image.path.stat()
         with replacing(self.out / image.relative) as temporary:
             temporary.write_bytes(clean)
             os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
+        row = DenoiseRow(image.key, model=reply.headers.get("X-Model"))
+        with contextlib.suppress(KeyError, ValueError):  # a model may find the noise without telling its level
+            row = replace(row, noise_level=float(reply.headers["X-Noise-Level"]))
+            self.noise_levels.append(float(reply.headers["X-Noise-Level"]))
+        return row
 
 
-def psnr_db(path: Path, reference: Path) -> float:
-    """Return the PSNR over all pixels as 8-bit RGB, in dB; NaN when the sizes differ."""
-    pillow, ops, numpy = (require(name, "PSNR") for name in ("PIL.Image", "PIL.ImageOps", "numpy"))
-    frames = []
-    for each in (path, reference):
-        with pillow.open(each) as image:
-            frames.append(numpy.asarray(ops.exif_transpose(image).convert("RGB"), dtype=float))
-    if frames[0].shape != frames[1].shape:
-        return math.nan
-    error = float(((frames[0] - frames[1]) ** 2).mean())
-    return 10 * math.log10(255**2 / error) if error else math.inf
+def check_reference(reference: Path, images: list[Image], root: Path) -> None:
+    """Raise UsageError where nothing could be compared: now, not after hours of work."""
+    require("numpy", "PSNR")
+    require("PIL.Image", "PSNR")
+    if not any((reference / image.relative).exists() for image in images):
+        raise UsageError(f"--reference {reference} has none of the paths in {root}")
 
 
-def psnr_gain(images: list[Image], options: DenoiseOptions, reference: Path) -> str:
-    """Return the sentence on the mean PSNR gain over the images that have a reference."""
-    gains = []
+def report_journal(options: DenoiseOptions, root: Path) -> Journal[DenoiseRow] | None:
+    """Return the journal of the report, if one is asked for."""
+    if options.report is None:
+        return None
+    check_output("--report", options.report)
+    parameters = DenoiseParameters(options.url, options.model, str(root), options.sigma, options.strength)
+    return open_journal(options.report, parameters, DenoiseRow, restart=options.restart)
+
+
+def report_rows(
+    images: list[Image], journal: Journal[DenoiseRow] | None, comparison: Comparison | None
+) -> Iterator[DenoiseRow]:
+    """Give what is known of each image, in the order of their keys."""
+    known = {row.path: row for row in journal.rows()} if journal else {}
     for image in images:
-        clean, truth = options.out / image.relative, reference / image.relative
-        with contextlib.suppress(OSError):  # missing or unreadable
-            gains.append(psnr_db(clean, truth) - psnr_db(image.path, truth))
-    finite = [gain for gain in gains if math.isfinite(gain)]
-    if not finite:
-        return "no PSNR gain (no image of the same size with a reference)"
-    mean = sum(finite) / len(finite)
-    return f"mean PSNR gain {mean:+.2f} dB over {len(finite)} of {len(images)} images"
+        row = known.get(image.key) or DenoiseRow(image.key)
+        yield comparison.measure(image, row) if comparison else row
 
 
 def denoise(options: DenoiseOptions) -> int:
     """Denoise every image that has no output yet."""
     root, images = find_images(options, own=options.out)
     if options.reference:
-        require("numpy", "PSNR")
-        require("PIL.Image", "PSNR")
-        if not any((options.reference / image.relative).exists() for image in images):
-            raise UsageError(f"--reference {options.reference} has none of the paths in {root}")
+        check_reference(options.reference, images, root)
+    journal = report_journal(options, root)
     pending = [image for image in images if options.restart or not (options.out / image.relative).exists()]
-    job = DenoiseJob(options)
+    job = DenoiseJob(options, journal)
     already = len(images) - len(pending)
     counts: Counter[str] = Counter()
-    if pending:
-        counts = asyncio.run(process(options, pending, already, job))
+    with contextlib.closing(journal) if journal else contextlib.nullcontext():
+        if pending:
+            counts = asyncio.run(process(options, pending, already, job))
     for failure in sorted(job.failures):
         print(f"failed: {failure}", file=sys.stderr)
     parts = [f"{counts['denoised']} denoised, {counts['failed']} failed, {already} done before"]
     if job.noise_levels:
         mean = sum(job.noise_levels) / len(job.noise_levels)
         parts.append(f"mean noise level {mean:.2f} of 255")
-    if options.reference:
-        parts.append(psnr_gain(images, options, options.reference))
-    print(f"{'; '.join(parts)}: {options.out}")
+    parts += compare_and_report(options, images, journal)
+    print(f"{'; '.join(parts)}: {options.out}{f', {options.report}' if options.report else ''}")
     return 1 if counts["failed"] else 0
+
+
+def compare_and_report(
+    options: DenoiseOptions, images: list[Image], journal: Journal[DenoiseRow] | None
+) -> Iterator[str]:
+    """Compare with the references and write the report, where asked for; give the sentence on the gain."""
+    comparison = Comparison(options.out, options.reference, []) if options.reference else None
+    rows = report_rows(images, journal, comparison)
+    if options.report:
+        write_table(rows, options.report, DenoiseRow)
+    for _ in rows:  # without a report the rows are still to be measured
+        pass
+    if comparison:
+        yield comparison.summary(len(images))
 
 
 # Command line -----------------------------------------------------------------------------------------------
@@ -848,7 +1070,7 @@ examples:
     %(prog)s 'frames/**/2025-06-01*.jpg' --out day.parquet
     find frames -newer yesterday -name '*.jpg' | %(prog)s - --out new.jsonl
   Denoise, and measure the gain against clean frames of the same names:
-    %(prog)s denoise noisy --out clean --strength 0.8 --reference truth
+    %(prog)s denoise noisy --out clean --strength 0.8 --reference truth --report gain.csv
 
 paths:
   Folders are searched recursively for jpg, jpeg, png, webp and bmp; hidden files are left out.
@@ -872,8 +1094,13 @@ is not noticed: --restart scores everything again.
 """
 
 DENOISE_GUIDE = """\
-Denoise every image into the folder --out: same path, format and time of change; Exif data of JPEGs is kept.
+Denoise every image into the folder --out: same path, format and time of change. Exif data, colour profiles and
+comments of JPEG, PNG and WebP files are kept. Grey stays grey; of 16 bits a channel the service keeps 8.
 What is there already is skipped, so the same command goes on after an interruption.
+
+--reference compares noisy and denoised images with clean ones, in PSNR over 8-bit RGB: a line an image, then the
+mean gain. --report writes a row an image: model, noise level, PSNR, or why there is none. It has a journal beside
+it, so that an interrupted run loses nothing; of images that were denoised without it, it knows the PSNR alone.
 """
 
 
@@ -930,6 +1157,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--sigma", type=float, metavar="S", help="noise level on the 0..255 scale [estimated]")
     add("--strength", type=float, metavar="X", help="0..2 [1]")
     add("--reference", type=Path, metavar="FOLDER", help="clean images under the same paths: print the PSNR gain")
+    add("--report", type=Path, metavar="FILE", help="a row an image, as .jsonl, .csv or .parquet")
     return parser
 
 

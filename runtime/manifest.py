@@ -138,7 +138,7 @@ class FrameInput(Frozen):
 
 
 class Noise(Frozen):
-    """The noise that a denoiser was trained for; levels are RMS errors on the 0..255 scale."""
+    """The noise that a denoiser was trained for; levels are sigmas of white noise on the 0..255 scale."""
 
     description: str
     minimum_level: float = Field(ge=0)
@@ -200,6 +200,7 @@ class Provenance(Frozen):
     commit: str
     libraries: dict[str, str]
     config: JsonValue = Field(description="the resolved training configuration")
+    command: str | None = Field(None, description="that makes the model, where the recipe alone does not")
 
 
 class Manifest(Frozen):

@@ -97,7 +97,7 @@ class Model:
         return np.asarray(self._run("generator", {"latent": latents})["samples"], np.uint8)
 
     def estimate_noise_level(self, frame: Pixels) -> float:
-        """Estimate the noise of one [h, w, c] frame: RMS error on the 0..255 scale.
+        """Estimate the noise of one [h, w, c] frame, as the sigma of white noise on the 0..255 scale.
 
         Frames over a megapixel are judged by the median over nine crops on a grid. Raises TaskNotSupported
         without such a graph.

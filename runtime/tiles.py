@@ -45,12 +45,10 @@ class Tile:
         frame[self.rows.owned, self.columns.owned] = result[self.rows.kept, self.columns.kept]
 
 
-def _spans(length: int, core: int, overlap: int, stride: int) -> Iterator[Span]:
+def _spans(length: int, core: int, overlap: int) -> Iterator[Span]:
     for own_start in range(0, length, core):
         own_stop = min(own_start + core, length)
-        start = max(0, own_start - overlap)
-        start -= start % stride  # the same phase of the down-sampling grid as in the whole frame
-        yield Span(start, min(length, own_stop + overlap), own_start, own_stop)
+        yield Span(max(0, own_start - overlap), min(length, own_stop + overlap), own_start, own_stop)
 
 
 def tiles(height: int, width: int, geometry: FrameInput, max_pixels: int) -> list[Tile]:
@@ -61,11 +59,11 @@ def tiles(height: int, width: int, geometry: FrameInput, max_pixels: int) -> lis
     if height * width <= max_pixels:
         whole = Tile(Span(0, height, 0, height), Span(0, width, 0, width))
         return [whole]
-    overlap = geometry.receptive_field
-    core = max(int(np.sqrt(max_pixels)) - 2 * overlap, overlap, geometry.stride)
-    core += -core % geometry.stride
-    return [
-        Tile(rows, columns)
-        for rows in _spans(height, core, overlap, geometry.stride)
-        for columns in _spans(width, core, overlap, geometry.stride)
-    ]
+    # Tiles begin and end on the down-sampling grid of the whole frame: only the frame's own edge is ever padded.
+    overlap = _up_to(geometry.receptive_field, geometry.stride)
+    core = _up_to(max(int(np.sqrt(max_pixels)) - 2 * overlap, overlap, 1), geometry.stride)
+    return [Tile(rows, columns) for rows in _spans(height, core, overlap) for columns in _spans(width, core, overlap)]
+
+
+def _up_to(length: int, stride: int) -> int:
+    return length + -length % stride

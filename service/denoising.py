@@ -11,6 +11,7 @@ from runtime.manifest import Manifest
 from runtime.model import Model, Outputs
 from runtime.tiles import Tile, tiles
 from service.negotiation import Accept
+from service.progress import tiles_logged
 from service.replies import EncodedImage, as_sent, encode_as_asked
 from service.state import Service
 from service.ticket import Ticket
@@ -143,12 +144,18 @@ async def _denoise_in_tiles(ticket: Ticket, denoiser: Denoiser, image: UploadedI
     pixels = noisy.picture.pixels
     target = np.empty_like(pixels)
     height, width, _ = pixels.shape
-    cover = tiles(height, width, denoiser.model.manifest.input, denoiser.tile_pixels)
-    works = [DenoisingTile(denoiser, noisy, tile, target) for tile in cover]
-    for answer in await ticket.each([partial(ticket.infer, work) for work in works]):
-        if isinstance(answer, Exception):
-            raise answer
-    return (await ticket.call(Stage.ENCODE, partial(denoiser.encode, noisy, target))).value
+    manifest = denoiser.model.manifest
+    cover = tiles(height, width, manifest.input, denoiser.tile_pixels)
+    with tiles_logged(manifest.name, height * width, len(cover)) as progress:
+
+        async def run(tile: Tile) -> None:
+            await ticket.infer(DenoisingTile(denoiser, noisy, tile, target))
+            progress.advance()
+
+        for answer in await ticket.each([partial(run, tile) for tile in cover]):
+            if isinstance(answer, Exception):
+                raise answer
+        return (await ticket.call(Stage.ENCODE, partial(denoiser.encode, noisy, target))).value
 
 
 def _takes_level(manifest: Manifest) -> bool:

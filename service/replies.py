@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 from fastapi.responses import JSONResponse, Response
 
 from runtime.images import BY_MEDIA_TYPE, ImageFormat, Picture, Pixels, encode
-from runtime.model import Floats, Model
+from runtime.model import Model
 from service.dependencies import Call
 from service.negotiation import Accept
 from service.ticket import Ticket
@@ -21,6 +22,7 @@ T = TypeVar("T")
 
 JSON = "application/json"
 PNG = ImageFormat.PNG.value.media_type
+_AVERAGE = np.full((1, 3), 1 / 3, np.float32)  # of three channels
 IMAGE_TYPES = tuple(form.value.media_type for form in ImageFormat)
 
 
@@ -70,11 +72,20 @@ def timing_ms(timing: Timing, total_s: float) -> dict[str, float]:
 
 
 def as_sent(pixels: Pixels, picture: Picture) -> Pixels:
-    """Return grey for grey: the channels of a colour model's answer to a grey frame are averaged."""
-    if not picture.grey or pixels.shape[2] == 1:
+    """Return grey for grey: where the channels of the frame are equal, a colour model's answer gets their average.
+
+    A frame whose file held one channel is answered with one; an infrared camera's three equal ones stay three.
+    """
+    if pixels.shape[2] == 1 or not _channels_are_equal(picture.pixels):
         return pixels
-    grey: Floats = pixels.mean(axis=2, dtype=np.float32, keepdims=True)
-    return np.rint(grey).astype(np.uint8)
+    # Ten times as fast as numpy's mean, and without a copy in floats.
+    grey = np.atleast_3d(np.asarray(cv2.transform(pixels, _AVERAGE), np.uint8))
+    return grey if picture.grey else np.repeat(grey, pixels.shape[2], axis=2)
+
+
+def _channels_are_equal(pixels: Pixels) -> bool:
+    first, *others = np.moveaxis(pixels, 2, 0)
+    return all(np.array_equal(first, other) for other in others)
 
 
 def encode_as_asked(pixels: Pixels, accept: Accept, sent: ImageFormat) -> tuple[bytes, str]:

@@ -33,7 +33,10 @@ class DenoiseQuery(ModelQuery):
     """How to denoise."""
 
     sigma: FiniteFloat | None = Field(
-        None, ge=0, le=255, description="Noise level, RMS error on the 0..255 scale; absent: estimated from the frame."
+        None,
+        ge=0,
+        le=255,
+        description="Noise level: sigma of white noise, 0..255 scale; absent: estimated from the frame.",
     )
     strength: FiniteFloat = Field(1, ge=0, le=2, description="Factor on the noise level; 0 leaves the frame as it is.")
 

@@ -19,6 +19,7 @@ hypothesis.settings.load_profile("tests")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--data", metavar="DIR", default="data", help="the folder with the data sets of docs/data.md")
+    parser.addoption("--slow", action="store_true", help="also what takes minutes")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -26,6 +27,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     folder = _data_folder(config)
     if not folder.is_dir():
         absent["data"] = f"no data folder {folder}; see docs/data.md and pytest --data=DIR"
+    if not config.getoption("--slow"):
+        absent["slow"] = "takes minutes; see pytest --slow"
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         absent["gpu"] = "this onnxruntime has no CUDA provider"
     for item in items:

@@ -294,10 +294,13 @@ def _labour(net: Net, score: str, work: int) -> str:
     return net("Add", score, nothing)
 
 
-def write_denoiser(folder: Path, *, channels: int = 3, version: str = "1") -> Path:
+def write_denoiser(
+    folder: Path, *, channels: int = 3, version: str = "1", tint: tuple[float, ...] | None = None
+) -> Path:
     """Average 2 x 2 blocks (stride 2), blur them 3 x 3, and mix that in by min(1, noise_level / 25).
 
-    An output pixel looks at no pixel further than 2 away, and at level 0 the frame comes back untouched.
+    With `tint`, levels a channel, what is mixed in has a colour cast. An output pixel looks at no pixel further than
+    2 away, and at level 0 the frame comes back untouched.
     """
     geometry = FrameInput.model_validate({"channels": channels, "stride": 2, "receptive_field": 2})
     net = Net(frames=_frames(geometry), noise_level=("float32", ("batch",)))
@@ -308,6 +311,8 @@ def write_denoiser(folder: Path, *, channels: int = 3, version: str = "1") -> Pa
     )
     size = net("Shape", pixels, start=2)
     smooth = _blur(net, net("Slice", doubled, net.ints(0, 0), size, net.ints(2, 3)))
+    if tint is not None:
+        smooth = net("Add", smooth, net.floats(np.reshape(tint, (channels, 1, 1))))
     share = net("Clip", net("Div", "noise_level", net.floats(25)), net.floats(0), net.floats(1))
     mixed = net("Mul", net("Unsqueeze", share, net.ints(1, 2, 3)), net("Sub", smooth, pixels))
     result = _to_uint8(net, net("Add", pixels, mixed))

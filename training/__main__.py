@@ -1,4 +1,4 @@
-"""The command line: python -m training kinds | train | export | evaluate | make."""
+"""The command line: python -m training kinds | train | export | evaluate | make | denoise-camera | noise."""
 
 import argparse
 import shlex
@@ -26,6 +26,8 @@ examples:
   python -m training export runs/walkway --data data --out models/walkway
   python -m training evaluate models/walkway --data data
   python -m training make walkway --data data               the three in a row
+  python -m training denoise-camera my_frames --out models/denoiser-mycam
+  python -m training noise photo.jpg --out noise.jpg        what each corruption does to a picture
 
 A recipe is a YAML file; the shipped ones are in training/configs/. Losses: tensorboard --logdir runs
 """
@@ -117,6 +119,55 @@ def _make(arguments: argparse.Namespace) -> None:
             _evaluate(argparse.Namespace(model=folder, **shared))
 
 
+def _denoise_camera(arguments: argparse.Namespace) -> None:
+    from training.camera.command import denoise_camera  # noqa: PLC0415
+    from training.camera.order import Order  # noqa: PLC0415
+
+    fields = {key: value for key, value in vars(arguments).items() if key != "command"}
+    for message in denoise_camera(Order(**fields)):
+        print(message, flush=True)
+
+
+def _camera_arguments(camera: argparse.ArgumentParser) -> None:
+    camera.add_argument("footage", type=Path, help="a folder of frames (subfolders are clips), or a video")
+    camera.add_argument("--out", type=Path, required=True, metavar="DIR",
+                        help="model folder to write; its name becomes the model's")  # fmt: skip
+    camera.add_argument("--model", type=Path, default=Path("models/denoiser-fast"), metavar="DIR",
+                        help="denoiser to start from (default: models/denoiser-fast)")  # fmt: skip
+    camera.add_argument("--steps", type=_at_least(1), default=600, metavar="N",
+                        help="optimiser steps (default: 600)")  # fmt: skip
+    camera.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="of all random draws (default: 0)")
+    camera.add_argument("--every", type=_at_least(1), default=1, metavar="N",
+                        help="read every N-th frame only, of long footage (default: 1)")  # fmt: skip
+    camera.add_argument("--force", action="store_true", help="write the model even if it is no better")
+
+
+def _noise(arguments: argparse.Namespace) -> None:
+    from runtime.images import ImageFormat, encode, read  # noqa: PLC0415
+    from training.noise_sheet import noise_sheet  # noqa: PLC0415
+
+    if not arguments.picture.is_file():
+        raise RunError(f"{arguments.picture} is no file; name an image")
+    sheet = noise_sheet(read(arguments.picture, channels=3).pixels, arguments.seed)
+    arguments.out.write_bytes(encode(sheet, ImageFormat.JPEG))
+    print(arguments.out, file=sys.stderr)
+
+
+def _noise_arguments(noise: argparse.ArgumentParser) -> None:
+    noise.add_argument("picture", type=Path, help="an image; the middle of it is shown")
+    noise.add_argument("--out", type=Path, required=True, metavar="FILE", help="JPEG to write")
+    noise.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="of all random draws (default: 0)")
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return int(text)
+
+    return number
+
+
 def _parser() -> argparse.ArgumentParser:
     from runtime.devices import DeviceChoice  # noqa: PLC0415
 
@@ -128,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=run)
-        if name != "kinds":
+        if name not in {"kinds", "denoise-camera", "noise"}:
             sub.add_argument("--data", type=Path, default=Path("data"), metavar="DIR",
                              help="where the recipe's sources are (default: data; see docs/data.md)")  # fmt: skip
         return sub
@@ -149,6 +200,8 @@ def _parser() -> argparse.ArgumentParser:
                       help="where the run folders are (default: runs)")  # fmt: skip
     make.add_argument("--models", type=Path, default=Path("models"), metavar="DIR",
                       help="where the model folders go (default: models)")  # fmt: skip
+    _camera_arguments(command("denoise-camera", _denoise_camera, "fine-tune a denoiser to one camera's own noise"))
+    _noise_arguments(command("noise", _noise, "draw what each corruption does to a picture"))
     for sub in (train, make):
         sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                          help="override a key of the recipe, as in train.steps=100")  # fmt: skip

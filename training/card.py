@@ -9,6 +9,8 @@ from training.data import Frames
 from training.pictures import draw
 
 CAPTIONS = {
+    "camera.jpg": "Held-out patches | by the general model | by this one | means of other frames.",
+    "camera-noise.png": "The camera's noise.",
     "denoised.jpg": "Held-out frames with Gaussian noise, sigma 25 | denoised blindly | clean.",
     "reconstructions.jpg": "Held-out frames, their reconstructions and, where calibrated, their heat maps.",
     "samples.jpg": "Samples: latents drawn from N(0, I), decoded.",
@@ -20,6 +22,7 @@ CAPTIONS = {
 
 
 BEFORE_EXPORT = "torch, before export"
+WHOLE = 1000  # figures from here on are shown without decimals
 """Protocol of the figures that the export measures; an evaluation keeps them."""
 
 
@@ -88,7 +91,9 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _cell(value: str | float) -> str:
-    return value if isinstance(value, str) else f"{value:.4g}"
+    if isinstance(value, str):
+        return value
+    return f"{value:.0f}" if abs(value) >= WHOLE else f"{value:.4g}"
 
 
 def _training(manifest: Manifest) -> Iterator[str]:
@@ -98,6 +103,7 @@ def _training(manifest: Manifest) -> Iterator[str]:
     if limits:
         yield from ("## Where it fails", "", str(limits).strip(), "")
     versions = ", ".join(f"{name} {version}" for name, version in origin.libraries.items())
-    yield from ("## Make it again", "", "```", f"python -m training make {recipe.get('name')} --data DATA", "```", "")
+    command = origin.command or f"python -m training make {recipe.get('name')} --data DATA"
+    yield from ("## Make it again", "", "```", command, "```", "")
     yield f"Made at commit `{origin.commit}` with {versions}. The resolved recipe is in `manifest.json`."
     yield ""

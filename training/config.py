@@ -17,12 +17,22 @@ from training.errors import ConfigError
 CONFIGS = Path(__file__).parent / "configs"
 
 
+class Stage(Frozen):
+    """A part of the training with crops of its own: small and many at first, large and few at last."""
+
+    from_step: int = Field(ge=1, description="it lasts up to the next stage")
+    crop: int = Field(gt=0, description="pixels, instead of data.crop")
+    batch_size: int = Field(ge=1)
+
+
 class TrainConfig(Frozen):
     """How the weights are found."""
 
     steps: int = Field(10_000, ge=1, description="optimiser steps")
     batch_size: int = Field(32, ge=1)
+    stages: tuple[Stage, ...] = Field((), description="growing crops, in the order of their steps")
     learning_rate: float = Field(1e-3, gt=0, description="peak; a cosine brings it to a hundredth of that")
+    muon_rate: float | None = Field(None, gt=0, description="peak of Muon, for wide weights; absent: Adam for all")
     warmup_steps: int = Field(200, ge=0)
     weight_decay: float = Field(0, ge=0)
     gradient_clip: float = Field(0, ge=0, description="largest gradient norm; 0 for none")
@@ -33,6 +43,14 @@ class TrainConfig(Frozen):
     devices: Annotated[int, Field(ge=1)] | Literal["auto"] = Field("auto", description="GPUs a machine")
     machines: int = Field(1, ge=1, description="num_nodes of Lightning")
     threads: int | None = Field(None, ge=1, description="CPU threads; all by default")
+
+    @field_validator("stages")
+    @classmethod
+    def _in_order(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        steps = [stage.from_step for stage in stages]
+        if steps != sorted(set(steps)):
+            raise ValueError(f"from_step must grow from stage to stage; found {steps}")
+        return stages
 
 
 class ScoreConfig(Frozen):
@@ -95,6 +113,7 @@ class Recipe(Frozen):
     limitations: str = Field("", description="where the model fails, for its card")
     licence: str = Field(description="of the weights, with what the data asks for")
     seed: int = Field(0, ge=0, lt=2**32)
+    start_from: str | None = Field(None, description="model folder to begin with: its channels are kept and added to")
     autoencoder: SerializeAsAny[AutoencoderConfig]
     data: DataConfig
     train: TrainConfig = TrainConfig()
@@ -142,8 +161,8 @@ def _conflicts(recipe: Recipe) -> Iterator[str]:
         yield from _crop_conflicts(recipe)
     elif data.height is None or data.width is None:
         yield f"data: the kind {name} needs frames of one size; set data.height and data.width"
-    elif data.crop is not None:
-        yield f"data.crop: the kind {name} learns whole frames; leave it out"
+    elif data.crop is not None or recipe.train.stages:
+        yield f"data.crop, train.stages: the kind {name} learns whole frames; leave them out"
 
 
 def _crop_conflicts(recipe: Recipe) -> Iterator[str]:
@@ -153,8 +172,14 @@ def _crop_conflicts(recipe: Recipe) -> Iterator[str]:
     height, width = data.crop or data.height, data.crop or data.width
     if height is None or width is None:
         yield "data: a batch needs frames of one size; set data.crop, or data.height and data.width"
-    elif isinstance(denoiser, Denoiser) and (height % denoiser.stride or width % denoiser.stride):
-        yield f"data: it learns frames of {width} x {height} pixels; multiples of {denoiser.stride} are needed"
+        return
+    if not isinstance(denoiser, Denoiser):
+        return
+    sizes = {"data": (height, width)}
+    sizes |= {f"train.stages.{index}": (stage.crop, stage.crop) for index, stage in enumerate(recipe.train.stages)}
+    for where, (tall, wide) in sizes.items():
+        if tall % denoiser.stride or wide % denoiser.stride:
+            yield f"{where}: it learns frames of {wide} x {tall} pixels; multiples of {denoiser.stride} are needed"
 
 
 def shipped() -> dict[str, Path]:

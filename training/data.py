@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -192,6 +192,13 @@ def _cut_in_time(count: int, config: DataConfig) -> tuple[slice, slice, slice]:
     return slice(0, max(0, validation - gap)), slice(validation, end), slice(calibration, count)
 
 
+class Place(NamedTuple):
+    """A frame, and how large a square to cut from it."""
+
+    frame: int
+    crop: int | None
+
+
 class Examples(Dataset[Tensor]):
     """Frames as the trainer takes them: uint8 [C, h, w], whole or as random augmented crops."""
 
@@ -202,11 +209,12 @@ class Examples(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.frames)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, place: int | Place) -> Tensor:
         """Return one example; the crop is drawn from torch's seeded generator."""
+        index, crop = place if isinstance(place, Place) else Place(place, self.config.crop)
         pixels = self.frames.pixels[index]
-        if self.config.crop is not None:
-            pixels = _crop(pixels, self.config.crop)
+        if crop is not None:
+            pixels = _crop(pixels, crop)
         frame = torch.tensor(pixels).permute(2, 0, 1)
         if self.config.flips:
             frame = torch.rot90(frame, _draw(4), (1, 2))

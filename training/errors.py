@@ -19,3 +19,7 @@ class ExportError(TrainingError):
 
 class RunError(TrainingError):
     """A run folder that cannot be used, or would be overwritten."""
+
+
+class WeightsError(TrainingError):
+    """A model folder whose weights do not fit the autoencoder that its recipe describes."""

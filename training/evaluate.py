@@ -139,7 +139,7 @@ def _denoisers(
     yield "this model, level given", lambda pixels: denoise(model, pixels, sigma)
     yield "this model, blind", lambda pixels: denoise(model, pixels, model.estimate_noise_level(pixels))
     for classical in FILTERS:
-        setting = _best_setting(classical, sigma, noisy[:TUNING_IMAGES], clean[:TUNING_IMAGES])
+        setting = best_setting(classical, sigma, noisy[:TUNING_IMAGES], clean[:TUNING_IMAGES])
         yield classical.name, _fixed(classical, sigma, setting)
 
 
@@ -155,7 +155,9 @@ def _fixed(classical: Filter, sigma: float, setting: float) -> Denoise:
     return lambda pixels: classical.apply(pixels, sigma, setting).reshape(pixels.shape)
 
 
-def _best_setting(classical: Filter, sigma: float, noisy: Sequence[Pixels], clean: Sequence[Pixels]) -> float:
+def best_setting(classical: Filter, sigma: float, noisy: Sequence[Pixels], clean: Sequence[Pixels]) -> float:
+    """Return the setting of a filter with the highest mean PSNR over pairs of frames, [h, w, c] each."""
+
     def quality(setting: float) -> float:
         apply = _fixed(classical, sigma, setting)
         return float(np.mean([psnr(target, apply(pixels)) for pixels, target in zip(noisy, clean, strict=True)]))

@@ -39,6 +39,7 @@ from training.onnx_graph import (
     describe_file,
     describe_graph,
     golden_arrays,
+    round_to_half,
     write_onnx,
 )
 from training.trainer import environment
@@ -53,7 +54,7 @@ def export(recipe: Recipe, autoencoder: Autoencoder[Any], split: Split, out: Pat
     a model's name, or when something else than a model would be overwritten.
     """
     out = out.resolve()
-    _check_target(out)
+    check_target(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out.parent) as workshop:
         folder = Path(workshop) / out.name
@@ -63,7 +64,8 @@ def export(recipe: Recipe, autoencoder: Autoencoder[Any], split: Split, out: Pat
     return manifest
 
 
-def _check_target(out: Path) -> None:
+def check_target(out: Path) -> None:
+    """Raise ExportError where `out` cannot be a model's name, or is there and no model folder."""
     try:
         TypeAdapter(ModelName).validate_python(out.name)
     except ValidationError as error:
@@ -73,6 +75,7 @@ def _check_target(out: Path) -> None:
 
 
 def _write_folder(recipe: Recipe, autoencoder: Autoencoder[Any], split: Split, folder: Path) -> Manifest:
+    round_to_half(autoencoder)
     graphs = _graphs(recipe, autoencoder)
     files: dict[str, Graph] = {}
     golden: Arrays = {}
@@ -134,7 +137,7 @@ def _manifest(recipe: Recipe, autoencoder: Autoencoder[Any], graphs: Graphs, gol
         input=geometry,
         graphs=graphs,
         golden=golden,
-        parameters=sum(parameter.numel() for parameter in autoencoder.parameters() if parameter.requires_grad),
+        parameters=sum(parameter.numel() for parameter in autoencoder.parameters()),
         latent_dim=autoencoder.latent_dim,
         noise=autoencoder.noise if isinstance(autoencoder, Denoiser) else None,
         provenance=Provenance(

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -24,6 +25,8 @@ from training.errors import ExportError
 
 PARITY_SIZES = ((1, 1), (17, 33), (45, 61), (64, 96), (130, 70))
 PARITY_BATCHES = (1, 7)
+HALF_FROM = 1024  # weights: smaller arrays are not worth a node
+FLOAT = onnx.TensorProto.FLOAT
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -64,6 +67,7 @@ def write_onnx(graph: ExportedGraph, path: Path) -> None:
     model = program.model_proto
     _name_axes(model, graph)
     _strip(model)
+    _store_in_half(model)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
 
@@ -84,6 +88,37 @@ def _strip(model: onnx.ModelProto) -> None:
     for part in (model, *inner, *model.graph.initializer):
         part.ClearField("doc_string")
         part.ClearField("metadata_props")
+
+
+def round_to_half(module: nn.Module) -> None:
+    """Round the weights to half precision, which write_onnx then stores at half the size."""
+    for weight in module.parameters():
+        if _is_large(weight.numel()) and weight.abs().max() < torch.finfo(torch.float16).max:
+            weight.data = weight.data.half().float()
+
+
+def _is_large(count: int) -> bool:
+    return count >= HALF_FROM
+
+
+def _store_in_half(model: onnx.ModelProto) -> None:
+    """Store weights that half precision holds exactly in it; a Cast, folded as the file is opened, brings them back."""
+    casts = []
+    for initializer in model.graph.initializer:
+        weights = numpy_helper.to_array(initializer)
+        if weights.dtype != np.float32 or not _is_large(weights.size):
+            continue
+        with np.errstate(over="ignore"):
+            halves = weights.astype(np.float16)
+        if np.array_equal(halves.astype(np.float32), weights):
+            initializer.CopyFrom(numpy_helper.from_array(halves, initializer.name))
+            casts.append(onnx.helper.make_node("Cast", [initializer.name], [f"{initializer.name}.float"], to=FLOAT))
+    renamed = {cast.input[0]: cast.output[0] for cast in casts}
+    for node in model.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _examples(graph: ExportedGraph, frames: Frames, batch: int, size: tuple[int, int], seed: int) -> Arrays:

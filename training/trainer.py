@@ -1,6 +1,7 @@
 """The training loop, on Lightning: it knows batches, steps, checkpoints and devices, and no kind of autoencoder."""
 
 import importlib
+import itertools
 import json
 import logging
 import math
@@ -18,14 +19,16 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader, Sampler
 
 from training.autoencoders.base import Autoencoder, build
 from training.callbacks import AveragedWeights, StepBar
 from training.checkpoints import BEST, INTERRUPTED, LAST, RECIPE_FILE, checkpoint_path, newest_checkpoint
 from training.config import Recipe, TrainConfig, read_recipe, write_recipe
-from training.data import Examples, Frames, Split
+from training.data import Examples, Frames, Place, Split
 from training.errors import RunError
+from training.muon import Muon
+from training.weights import grow, read_weights
 
 LIBRARIES = ("lightning", "numpy", "onnx", "onnxruntime", "torch")
 FINAL_RATE = 0.01  # of the peak learning rate
@@ -74,13 +77,16 @@ class Learner(LightningModule):
             self.trainer.should_stop = True
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union is private
-        """AdamW with a linear warm-up and a cosine down to a hundredth of the peak."""
-        config = self.config
-        optimiser = torch.optim.AdamW(
-            self.autoencoder.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        """AdamW or Muon, with a linear warm-up and a cosine down to a hundredth of the peak."""
+        optimiser = self._optimiser()
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._rate)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        config, weights = self.config, self.autoencoder.parameters()
+        if config.muon_rate is not None:
+            return Muon(weights, config.muon_rate, config.learning_rate, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
     def _rate(self, step: int) -> float:
         warm = min(1.0, (step + 1) / (self.config.warmup_steps + 1))
@@ -93,7 +99,8 @@ def train(recipe: Recipe, split: Split, run: Path, *, resume: bool) -> Path:
 
     The run folder keeps config.yaml, environment.json, checkpoints/ and TensorBoard's files. Ctrl-C saves
     checkpoints/interrupted.ckpt and ends the process; `resume` goes on from the checkpoint with the most steps, or
-    from the beginning where the run has none. Raises RunError where that run had another autoencoder or other data.
+    from the beginning where the run has none. Raises RunError where that run had another autoencoder or other data,
+    and what weights.grow raises where it cannot start from the model that the recipe names.
     """
     config = recipe.train
     if config.threads is not None:
@@ -109,9 +116,13 @@ def train(recipe: Recipe, split: Split, run: Path, *, resume: bool) -> Path:
         write_recipe(recipe, run / RECIPE_FILE)
         (run / "environment.json").write_text(json.dumps(environment(), indent=1) + "\n", encoding="utf-8")
     autoencoder = build(recipe.autoencoder, recipe.shape)
-    loader = _loader(split.train, recipe, _sampler(split.train, recipe, seed + trainer.global_rank))
+    seed += trainer.global_rank
     if checkpoint is None:
-        autoencoder.pretrain(lambda: (batch.float() / 255 for batch in loader))
+        if recipe.start_from is not None:
+            grow(autoencoder, read_weights(Path(recipe.start_from)))
+        earlier = _loader(split.train, recipe, Batches(split.train, recipe, seed))
+        autoencoder.pretrain(lambda: (batch.float() / 255 for batch in earlier))
+    loader = _loader(split.train, recipe, Batches(split.train, recipe, seed, steps))
     with warnings.catch_warnings():
         # Lightning advises more loader processes; frames in memory need none. The rest is its own housekeeping.
         warnings.filterwarnings("ignore", module="lightning|torch")
@@ -149,18 +160,44 @@ def _trainer(config: TrainConfig, run: Path) -> Trainer:
     )
 
 
-def _sampler(frames: Frames, recipe: Recipe, seed: int) -> RandomSampler:
-    """Draw without replacement, pass after pass; an epoch is `validate_every` steps, whatever the size of the set."""
-    config = recipe.train
-    generator = torch.Generator().manual_seed(seed)
-    return RandomSampler(range(len(frames)), num_samples=config.validate_every * config.batch_size, generator=generator)
+class Batches(Sampler[list[Place]]):
+    """The frames of every batch, drawn without replacement, pass after pass, and the crops of the stage.
+
+    An epoch is `validate_every` batches, whatever the size of the set.
+    """
+
+    def __init__(self, frames: Frames, recipe: Recipe, seed: int, step: int = 0) -> None:
+        self._config = recipe.train
+        self._crop = recipe.data.crop
+        self._order = _passes(len(frames), torch.Generator().manual_seed(seed))
+        self._step = step
+
+    def __len__(self) -> int:
+        return self._config.validate_every
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        """Yield the batches of one epoch."""
+        for _ in range(len(self)):
+            crop, size = self._crop, self._config.batch_size
+            for stage in self._config.stages:
+                if stage.from_step <= self._step:
+                    crop, size = stage.crop, stage.batch_size
+            self._step += 1  # before the yield: nobody asks for what comes after the last batch
+            yield [Place(frame, crop) for frame in itertools.islice(self._order, size)]
 
 
-def _loader(frames: Frames, recipe: Recipe, sampler: RandomSampler | None = None) -> "DataLoader[Tensor]":
-    # Validation prepares its few batches itself: other processes would not draw the same crops every time.
-    workers = recipe.train.loader_workers if sampler is not None else 0
-    return DataLoader(Examples(frames, recipe.data), recipe.train.batch_size, sampler=sampler, num_workers=workers,
-                      persistent_workers=workers > 0)  # fmt: skip
+def _passes(count: int, generator: torch.Generator) -> Iterator[int]:
+    while True:
+        yield from torch.randperm(count, generator=generator).tolist()
+
+
+def _loader(frames: Frames, recipe: Recipe, batches: Batches | None = None) -> "DataLoader[Tensor]":
+    examples = Examples(frames, recipe.data)
+    if batches is None:
+        # Validation prepares its few batches itself: other processes would not draw the same crops every time.
+        return DataLoader(examples, recipe.train.batch_size)
+    workers = recipe.train.loader_workers
+    return DataLoader(examples, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0)
 
 
 def load_run(run: Path) -> tuple[Recipe, Autoencoder[Any]]:

@@ -99,7 +99,8 @@ class FakeService(ThreadingHTTPServer):
             clean = ImageOps.exif_transpose(image.convert("RGB")).filter(ImageFilter.BoxBlur(2))
         file = io.BytesIO()
         clean.save(file, PILLOW_FORMATS[media_type])
-        return Reply(200, file.getvalue(), {"Content-Type": media_type, "X-Noise-Level": str(NOISE_LEVEL)})
+        told = {"X-Model": request.query.get("model", "standard"), "X-Noise-Level": str(NOISE_LEVEL)}
+        return Reply(200, file.getvalue(), {"Content-Type": media_type, **told})
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: clients that are killed leave broken connections."""

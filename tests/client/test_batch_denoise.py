@@ -1,18 +1,26 @@
 """`denoise`: the same paths, formats and times in another folder."""
 
+import csv
 import io
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
+from PIL import ImageCms
+from PIL.PngImagePlugin import PngInfo
+from pyarrow import parquet
 
-from client.batch_score import exif_segment, with_exif
+from client.batch_score import WITH_METADATA, DenoiseRow, columns, pixels_of, with_jpeg_metadata
 from tests.client.conftest import Client
-from tests.client.fake_service import PILLOW_FORMATS, Reply, problem
+from tests.client.fake_service import NOISE_LEVEL, PILLOW_FORMATS, Reply, problem
 
 ORIENTATION, CAMERA, EXPOSURE, EXPOSURE_IFD = 0x0112, 0x0110, 0x829A, 0x8769
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 NAMES = ("cam1/000.jpg", "cam1/001.png", "cam2/000.jpg", "cam2/deep/000.webp", "cam2/deep/001.BMP")
 
 
@@ -78,12 +86,85 @@ def test_the_gain_against_a_reference_is_measured(client: Client, noisy: Path) -
     truth = save_pictures(client.folder / "truth", noise=0)
     (truth / NAMES[0]).unlink()
     picture(0).resize((16, 12)).save(truth / NAMES[1])
+    (truth / NAMES[2]).write_bytes(b"no image")
     arguments = ("denoise", noisy, "--out", client.folder / "clean", "--reference", truth)
-    output = client.run(*arguments).output
-    assert "over 3 of 5 images" in output
-    gain = float(output.partition("mean PSNR gain ")[2].split()[0])
-    assert 3 < gain < 20  # dB; a blur removes most of the noise of a ramp
-    assert output.partition("mean PSNR")[2] == client.run(*arguments).output.partition("mean PSNR")[2]
+    result = client.run(*arguments)
+    assert result.code == 0
+    lines = result.output.splitlines()
+    assert [line.partition(": ")[0] for line in lines[:-1]] == sorted(NAMES[3:])
+    gains = [float(line.split()[-2]) for line in lines[:-1]]
+    assert all(3 < gain < 20 for gain in gains)  # dB; a blur removes most of the noise of a ramp
+    assert f"mean PSNR gain {sum(gains) / 2:+.1f}" in lines[-1]
+    assert "over 2 of 5 images" in lines[-1]
+    missing, sized, damaged = result.errors.splitlines()
+    assert missing == f"not compared: {NAMES[0]}: no reference"
+    assert sized == f"not compared: {NAMES[1]}: the reference is 16 x 12 pixels, not 32 x 24"
+    assert damaged.startswith(f"not compared: {NAMES[2]}: cannot be read: ")
+    assert client.run(*arguments).output.splitlines()[:-1] == lines[:-1]
+
+
+def test_the_psnr_is_that_of_the_pixels(client: Client, noisy: Path) -> None:
+    truth, out, report = (client.folder / name for name in ("truth", "clean", "report.jsonl"))
+    save_pictures(truth, noise=0)
+    assert client.run("denoise", noisy, "--out", out, "--reference", truth, "--report", report).code == 0
+    row = next(row for row in read_report(report) if row["path"] == NAMES[1])
+    for folder, name in ((noisy, "psnr_noisy"), (out, "psnr_denoised")):
+        frames = [np.asarray(PIL.Image.open(each / NAMES[1]), dtype=float) for each in (folder, truth)]
+        assert row[name] == pytest.approx(10 * np.log10(255**2 / np.square(frames[0] - frames[1]).mean()))
+    assert row["gain"] == pytest.approx(row["psnr_denoised"] - row["psnr_noisy"])
+
+
+def test_of_16_bits_the_high_byte_is_compared(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).integers(0, 2**16, (8, 9), np.uint16)
+    PIL.Image.fromarray(samples).save(tmp_path / "deep.png")
+    assert (pixels_of(tmp_path / "deep.png") == (samples >> 8)[..., None]).all()
+
+
+def read_report(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+READERS: dict[str, Callable[[Path], list[dict[str, Any]]]] = {
+    ".csv": lambda path: list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())),
+    ".jsonl": read_report,
+    ".parquet": lambda path: list(parquet.read_table(path).to_pylist()),
+}
+
+
+@pytest.mark.parametrize("suffix", READERS)
+def test_the_report_has_a_row_an_image(client: Client, noisy: Path, suffix: str) -> None:
+    bad = (noisy / NAMES[0]).read_bytes()
+    client.service.fault = lambda request: problem(413, "too many pixels") if request.body == bad else None
+    report = client.folder / f"report{suffix}"
+    assert client.run("denoise", noisy, "--out", client.folder / "clean", "--report", report).code == 1
+    rows = READERS[suffix](report)
+    assert [row["path"] for row in rows] == list(NAMES)
+    assert all(list(row) == columns(DenoiseRow) for row in rows)
+    assert rows[0]["error"] == "too many pixels (HTTP 413)"
+    assert not rows[0]["noise_level"]
+    assert {(row["model"], float(row["noise_level"])) for row in rows[1:]} == {("standard", NOISE_LEVEL)}
+
+
+def test_an_interrupted_run_loses_no_noise_level(client: Client, noisy: Path) -> None:
+    out, report = client.folder / "clean", client.folder / "report.jsonl"
+    last = (noisy / NAMES[-1]).read_bytes()
+    client.service.fault = lambda request: problem(401, "no more") if request.body == last else None
+    arguments = ("denoise", noisy, "--out", out, "--report", report)
+    assert client.run(*arguments, "--concurrency", "1").code == 2
+    assert not report.exists()
+    client.service.fault = lambda _: None
+    assert "1 denoised, 0 failed, 4 done before" in client.run(*arguments).output
+    assert {row["noise_level"] for row in read_report(report)} == {NOISE_LEVEL}
+    other = client.run(*arguments, "--sigma", "7")
+    assert other.code == 2
+    assert "sigma None, not 7.0" in other.errors
+
+
+def test_a_report_in_an_unknown_format_is_refused_before_anything_is_sent(client: Client, noisy: Path) -> None:
+    result = client.run("denoise", noisy, "--out", client.folder / "clean", "--report", client.folder / "report.xlsx")
+    assert result.code == 2
+    assert "the suffix must be one of .jsonl, .csv, .parquet" in result.errors
+    assert not client.service.posts
 
 
 def test_a_reference_of_other_images_is_refused(client: Client, noisy: Path) -> None:
@@ -106,36 +187,59 @@ def test_images_that_fail_are_named_and_leave_no_file(client: Client, noisy: Pat
     assert files_in(client.folder / "clean") == set(NAMES[2:])
 
 
-def jpeg(image: PIL.Image.Image, orientation: int | None) -> bytes:
-    exif = PIL.Image.Exif()
+def tagged(image: PIL.Image.Image, form: str, orientation: int | None) -> bytes:
+    """Give the image as a file, with what a camera says of it, or without."""
+    exif, text, options = PIL.Image.Exif(), PngInfo(), dict[str, Any]()
     if orientation:
         exif[CAMERA], exif[ORIENTATION] = "north gate", orientation
         exif.get_ifd(EXPOSURE_IFD)[EXPOSURE] = 0.04
+        text.add_text("Comment", "door 3")
+        options = {"icc_profile": PROFILE, "comment": "door 3", "pnginfo": text}
     file = io.BytesIO()
-    image.save(file, "JPEG", exif=exif)
+    image.save(file, form, exif=exif, **options)
     return file.getvalue()
 
 
-def test_exif_data_is_kept_and_the_image_not_turned_twice(client: Client) -> None:
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+def test_metadata_is_kept_and_the_image_not_turned_twice(client: Client, name: str) -> None:
     folder, out = client.folder / "turned", client.folder / "clean"
     folder.mkdir()
-    (folder / "a.jpg").write_bytes(jpeg(picture(0), orientation=6))
+    form = PILLOW_FORMATS[f"image/{Path(name).suffix[1:]}".replace("jpg", "jpeg")]
+    (folder / name).write_bytes(tagged(picture(0), form, orientation=6))
     assert client.run("denoise", folder, "--out", out).code == 0
-    with PIL.Image.open(out / "a.jpg") as image:
+    with PIL.Image.open(out / name) as image:
         exif = image.getexif()
-        assert image.size == (24, 32)  # the service has turned the pixels
+        assert (image.format, image.size) == (form, (24, 32))  # the service has turned the pixels
         assert (exif[CAMERA], exif[ORIENTATION]) == ("north gate", 1)
         assert exif.get_ifd(EXPOSURE_IFD)[EXPOSURE] == pytest.approx(0.04)
+        assert image.info["icc_profile"] == PROFILE
+        comment = image.info.get("comment", image.info.get("Comment"))
+        assert comment == {"JPEG": b"door 3", "PNG": "door 3", "WEBP": None}[form]
         image.load()
+        plain = PIL.Image.open(io.BytesIO(pixels_alone(client, out / name))).convert("RGB")
+        assert np.array_equal(np.asarray(image.convert("RGB")), np.asarray(plain))
 
 
-def test_exif_data_that_is_missing_or_broken_changes_nothing() -> None:
-    plain, tagged = jpeg(picture(0), orientation=None), jpeg(picture(0), orientation=3)
-    assert with_exif(plain, plain) == plain
-    assert with_exif(tagged, tagged) == tagged  # the service has kept it already
-    segment = exif_segment(tagged)
-    for end in range(10, 30):
-        head = b"\xff\xd8\xff\xe1" + (end - 2).to_bytes(2) + segment[4:end]
-        assert with_exif(plain, head) == plain
-    for end in range(len(tagged) - len(plain)):
-        assert with_exif(plain, tagged[:end]).endswith(plain[20:])
+def pixels_alone(client: Client, path: Path) -> bytes:
+    """Give the reply to the request that the file was made of."""
+    return client.service.answer(client.service.posts[0]).body if path.exists() else b""
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_metadata_that_is_missing_or_broken_changes_nothing(form: str) -> None:
+    restore = WITH_METADATA[f"image/{form.lower()}"]
+    plain, full = (tagged(picture(0), form, orientation) for orientation in (None, 3))
+    assert restore(plain, plain) == plain
+    assert restore(full, full) == full  # the service has kept it already
+    for end in range(len(full)):
+        with PIL.Image.open(io.BytesIO(restore(plain, full[:end]))) as image:
+            image.load()
+            assert image.getexif().get(ORIENTATION, 1) == 1
+
+
+def test_a_profile_of_inks_is_not_for_rgb() -> None:
+    file = io.BytesIO()
+    profile = PROFILE[:16] + b"CMYK" + PROFILE[20:]
+    picture(0).convert("CMYK").save(file, "JPEG", icc_profile=profile)
+    plain = tagged(picture(0), "JPEG", None)
+    assert with_jpeg_metadata(plain, file.getvalue()) == plain

@@ -176,7 +176,7 @@ def test_another_model_on_the_server_is_refused(client: Client) -> None:
     client.service.model_sha256 = "cd" * 32
     result = client.run(client.frames, "--out", out)
     assert result.code == 2
-    assert f"the model on the server has changed (sha256 {'ab' * 32} before, {'cd' * 32} now)" in result.errors
+    assert f"the model on the server has changed (sha256 {'ab' * 32} before, sha256 {'cd' * 32} now)" in result.errors
     assert out.read_bytes() == before
     assert client.run(client.frames, "--out", out, "--restart").code == 0
     assert "ab" * 32 not in out.read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from client.batch_score import COLUMNS, main
+from client.batch_score import ScoreRow, columns, main
 from tests.client.conftest import KEYS, SCRIPT, Client
 from tests.client.fake_service import HEATMAP, Reply, problem, score_of
 
@@ -56,7 +56,7 @@ def test_every_format_holds_the_replies_by_relative_path(suffix: str, client: Cl
     assert client.run(client.frames, "--out", out, "--threshold", "0.5").code == 0
     rows = READERS[suffix](out)
     assert [row["path"] for row in rows] == KEYS
-    assert all(list(row) == COLUMNS for row in rows)
+    assert all(list(row) == columns(ScoreRow) for row in rows)
     for row in rows:
         score = score_of(row["path"].encode())
         regions = [{"box": [0.25, 0.5, 0.75, 1.0], "score": score}]

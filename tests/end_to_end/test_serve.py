@@ -105,6 +105,20 @@ def test_every_endpoint_once_and_a_clean_end(models: Path) -> None:
     assert service.announcement["device"] == "cpu"
 
 
+def test_the_log_follows_a_frame_that_takes_many_tiles(models: Path) -> None:
+    large = encode(np.zeros((200, 300, 3), np.uint8), ImageFormat.PNG)
+    with served(models, workers=1, tile_pixels=100 * 100) as service:
+        headers = {"Content-Type": "image/png", "X-Request-Id": "large-1"}
+        assert service.client.post("/v1/denoise", content=large, headers=headers).status_code == 200
+        assert service.client.post("/v1/denoise", content=FRAME, headers=JPEG).status_code == 200
+        log = service.stop()
+    begun, done = (line for line in log if line["logger"] == "service.progress")
+    assert (begun["message"], done["message"]) == ("denoising in tiles", "denoised in tiles")
+    assert {line["request_id"] for line in (begun, done)} == {"large-1"}
+    assert (begun["model"], begun["megapixels"], begun["tiles"]) == ("denoiser", 0.06, 12)
+    assert done["seconds"] >= 0
+
+
 def test_sigterm_finishes_what_was_accepted(tmp_path: Path) -> None:
     write_slow(tmp_path / "slow", work=800)
     with served(tmp_path, workers=1) as service, ThreadPoolExecutor(2) as pool:

@@ -1,6 +1,10 @@
 """POST /v1/denoise, /v1/reconstruct and /v1/encode: what comes back is what the runtime computes, as was asked."""
 
 import base64
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -9,12 +13,20 @@ import pytest
 
 from runtime.devices import Device
 from runtime.images import ImageFormat, Pixels, decode, encode
-from runtime.model import Model
+from runtime.model import Floats, Model, Outputs
+from tests.model_folders import write_denoiser
 from tests.service.conftest import JPEG, PNG, Serve
 
 
 def grey_noise(height: int, width: int) -> Pixels:
     return np.random.default_rng(2).integers(0, 256, (height, width, 1), np.uint8)
+
+
+def until(holds: Callable[[], object]) -> None:
+    give_up = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < give_up
+        time.sleep(0.005)
 
 
 def denoised(model: Model, pixels: Pixels, level: float) -> Pixels:
@@ -110,6 +122,48 @@ def test_large_frames_in_tiles_equal_the_whole(serve: Serve, models: Path, denoi
     batch = [("image", ("a.png", encode(large, ImageFormat.PNG), "image/png"))] * 2
     results = client.post("/v1/denoise?sigma=20", files=batch).json()["results"]
     assert [base64.b64decode(result["image"]) for result in results] == [reply.content, reply.content]
+
+
+def test_a_small_frame_is_answered_between_the_tiles_of_a_large_one(
+    serve: Serve, models: Path, png: bytes, frame: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One worker, and tiles that each wait to be let go: after the first of them comes the small frame."""
+    run, let_go = Model.run, threading.Semaphore(0)
+    order: list[str] = []
+
+    def note_and_run(model: Model, frames: Pixels, level: Floats) -> Outputs:
+        is_tile = frames.shape[1:] != frame.shape
+        order.append("tile" if is_tile else "small")
+        assert not is_tile or let_go.acquire(timeout=20)
+        return run(model, frames, level)
+
+    monkeypatch.setattr(Model, "run", note_and_run)
+    client = serve(models, workers=1, tile_pixels=80 * 80)
+    large = encode(grey_noise(300, 100), ImageFormat.PNG)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(client.post, "/v1/denoise?sigma=20", content=large, headers=PNG)
+        until(lambda: order == ["tile"])
+        second = pool.submit(client.post, "/v1/denoise?sigma=20", content=png, headers=PNG)
+        until(lambda: "clearwatch_queue_jobs 1.0" in client.get("/metrics").text.splitlines())
+        let_go.release()
+        assert second.result().status_code == 200
+        assert not first.done()
+        let_go.release(1000)
+        assert first.result().status_code == 200
+    assert order[:3] == ["tile", "small", "tile"]
+    assert order.count("tile") > 3
+
+
+def test_an_infrared_frame_in_three_channels_keeps_them_equal(serve: Serve, tmp_path: Path) -> None:
+    """Even where a model tells the channels apart, and in tiles as well as whole."""
+    write_denoiser(tmp_path / "denoiser", tint=(0, 4, 8))
+    client = serve(tmp_path, tile_pixels=64 * 64)
+    for size in ((40, 60), (100, 90)):
+        infrared = np.repeat(grey_noise(*size), 3, axis=2)
+        reply = client.post("/v1/denoise?sigma=20", content=encode(infrared, ImageFormat.PNG), headers=PNG)
+        result = decode(reply.content).pixels
+        assert result.shape == infrared.shape
+        assert (result == result[..., :1]).all()
 
 
 def test_a_large_frame_over_the_limit_is_413_and_not_tiled(serve: Serve, models: Path) -> None:

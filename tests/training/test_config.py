@@ -138,7 +138,7 @@ def test_a_window_without_a_middle_is_refused(window: int) -> None:
         ("plain", {"score": {}, "data": {"calibration_share": 0}}, "data.calibration_share must be above 0"),
         ("denoising", {"score": {}}, "score: the kind denoising gives no anomaly score"),
         ("plain", {"data": {"height": None, "width": None}}, "needs frames of one size; set data.height"),
-        ("plain", {"data": {"crop": 8}}, "data.crop: the kind plain learns whole frames"),
+        ("plain", {"data": {"crop": 8}}, "the kind plain learns whole frames"),
         ("denoising", {"data": {"crop": None}}, "set data.crop, or data.height and data.width"),
         ("denoising", {"data": {"crop": 18}}, "18 x 18 pixels; multiples of 4 are needed"),
         ("denoising", {"data": {"crop": None, "height": 16, "width": 22}}, "22 x 16 pixels; multiples of 4"),
@@ -217,7 +217,7 @@ def test_a_file_that_is_no_recipe_is_refused_by_name(tmp_path: Path, content: by
 
 @pytest.mark.parametrize("name", ["walkwey", "no/such/file.yaml", "."])
 def test_a_missing_recipe_lists_the_shipped_ones(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"no recipe '{name}': give a YAML file or one of camera, denoiser, digits"):
+    with pytest.raises(ConfigError, match=f"no recipe '{name}': give a YAML file or one of camera, denoiser"):
         read_recipe(name)
 
 

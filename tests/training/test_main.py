@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from runtime.manifest import Manifest, read_manifest
 from tests.training.conftest import Exported
@@ -56,7 +57,9 @@ def test_kinds_lists_every_kind_with_its_settings_and_tasks(capsys: pytest.Captu
     assert "tasks: encode, reconstruct, sample, score" in shown
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["export"], ["evaluate"], ["make"], ["kinds"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["export"], ["evaluate"], ["make"], ["kinds"], ["noise"], ["denoise-camera"]]
+)
 def test_every_command_and_option_has_a_help_text(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*command, "--help"])
@@ -199,3 +202,13 @@ def test_unreadable_files_are_named_on_the_way(place: Path, capsys: pytest.Captu
     argv = ["train", "tiny.yaml", "--set", "data.sources=[{path: frames.npz:x}, {path: .}]", "--set", "train.steps=1"]
     assert main([*argv, "--set", "data.unreadable_share=0.5"]) == 0
     assert "1 unreadable files left out, broken.png first" in capsys.readouterr().err
+
+
+def test_noise_draws_every_corruption_of_a_picture(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(draw(1, channels=3, height=120, width=160)[0]).save(place / "frame.png")
+    assert main(["noise", "frame.png", "--out", "noise.jpg"]) == 0
+    assert "noise.jpg" in capsys.readouterr().err
+    with Image.open(place / "noise.jpg") as sheet:
+        assert sheet.width > 1000
+    assert main(["noise", "missing.png", "--out", "noise.jpg"]) == 2
+    assert "missing.png is no file" in capsys.readouterr().err

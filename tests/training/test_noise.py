@@ -10,20 +10,27 @@ from torch import Generator, Tensor
 from training.noise import (
     AnyCorruption,
     Chain,
+    Corrupted,
     Corruption,
+    Demosaicing,
     Gaussian,
     Jpeg,
     LowLight,
     Masking,
     Mixture,
+    Resizing,
     SaltAndPepper,
+    Smoothing,
+    Spread,
     noise_level,
     quantise,
 )
 
+SPREADS: list[Spread] = [Demosaicing(), Smoothing(), Resizing()]
 EVERY: list[Corruption] = [
     Gaussian(),
     LowLight(),
+    LowLight(spread=tuple(SPREADS)),
     SaltAndPepper(),
     Masking(),
     Jpeg(),
@@ -55,24 +62,31 @@ def picture(count: int = 4, channels: int = 3) -> Tensor:
 def test_the_result_is_a_frame_that_a_file_can_hold(corruption: Corruption, channels: int) -> None:
     clean = picture(channels=channels)
     before = clean.clone()
-    noisy = corruption(clean, seeded())
+    noisy, level = corruption(clean, seeded())
     assert noisy.shape == clean.shape
     assert noisy.dtype == torch.float32
     assert noisy.min() >= 0
     assert noisy.max() <= 1
     assert torch.allclose(noisy * 255, (noisy * 255).round(), atol=1e-4)
     assert torch.equal(clean, before), "the clean frames were changed"
+    assert level.shape == (len(clean),)
+    assert (level >= 0).all()
+    assert level.isfinite().all()
+
+
+def same(first: Corrupted, second: Corrupted) -> bool:
+    return torch.equal(first.frames, second.frames) and torch.equal(first.level, second.level)
 
 
 @pytest.mark.parametrize("corruption", EVERY, ids=lambda corruption: corruption.type)
 def test_the_same_seed_gives_the_same_noise(corruption: Corruption) -> None:
     clean = picture(8)
-    assert torch.equal(corruption(clean, seeded(1)), corruption(clean, seeded(1)))
-    assert not torch.equal(corruption(clean, seeded(1)), corruption(clean, seeded(2)))
+    assert same(corruption(clean, seeded(1)), corruption(clean, seeded(1)))
+    assert not same(corruption(clean, seeded(1)), corruption(clean, seeded(2)))
     torch.manual_seed(3)
     first = corruption(clean)
     torch.manual_seed(3)
-    assert torch.equal(first, corruption(clean)), "without a generator, torch's own counts"
+    assert same(first, corruption(clean)), "without a generator, torch's own counts"
 
 
 @pytest.mark.parametrize("corruption", EVERY, ids=lambda corruption: corruption.type)
@@ -83,21 +97,41 @@ def test_a_recipe_says_it_and_a_manifest_repeats_it(corruption: Corruption) -> N
 
 @pytest.mark.parametrize(
     "corruption",
-    [Gaussian(), LowLight(), SaltAndPepper(), Masking(share=(0, 0.5)), Jpeg(quality=(5, 95))],
+    [Gaussian(), LowLight(), SaltAndPepper(), Masking(share=(0, 0.5))],
     ids=lambda corruption: corruption.type,
 )
-def test_every_frame_draws_its_own_strength(corruption: Corruption) -> None:
+def test_every_frame_draws_its_own_strength_and_tells_it(corruption: Corruption) -> None:
     clean = picture(16)
-    levels = noise_level(clean, corruption(clean, seeded()))
-    assert levels.shape == (16,)
-    assert levels.max() > 1.5 * levels.min()
+    noisy, level = corruption(clean, seeded())
+    assert level.max() > 1.5 * level.min()
+    assert torch.corrcoef(torch.stack([level, noise_level(clean, noisy)]))[0, 1] > 0.95
 
 
-def test_the_noise_level_is_the_rms_on_the_scale_of_files() -> None:
+# -- the noise level
+
+
+def test_the_level_of_white_noise_is_its_standard_deviation() -> None:
+    clean = torch.full((3, 3, 256, 256), 0.5)
+    sigma = torch.tensor([2.0, 10, 40])
+    noisy = clean + sigma.reshape(3, 1, 1, 1) / 255 * torch.randn(clean.shape, generator=seeded())
+    assert torch.allclose(noise_level(clean, noisy), sigma, rtol=0.02)
+
+
+def test_the_level_of_blotches_is_that_of_white_noise_as_strong_at_low_frequencies() -> None:
+    clean = torch.full((1, 1, 256, 256), 0.5)
+    white = torch.randn(clean.shape, generator=seeded()) * 20 / 255
+    blotches = torch.nn.functional.avg_pool2d(white, 3, stride=1, padding=1)
+    rms = (blotches.square().mean().sqrt() * 255).item()
+    assert rms == pytest.approx(20 / 3, rel=0.05)
+    level = noise_level(clean, clean + blotches).item()
+    assert 2 * rms < level < 20
+
+
+def test_one_wrong_pixel_counts_with_its_rms_at_least() -> None:
     clean = torch.zeros(2, 3, 4, 5)
     noisy = clean.clone()
     noisy[1, 0, 0, 0] = 1
-    assert torch.allclose(noise_level(clean, noisy), torch.tensor([0, 255 / 60**0.5]))
+    assert noise_level(clean, noisy).tolist() == pytest.approx([0, 255 / 60**0.5])
 
 
 def test_quantise_clips_and_rounds() -> None:
@@ -110,36 +144,44 @@ def test_quantise_clips_and_rounds() -> None:
 @pytest.mark.parametrize("sigma", [5, 15, 25])
 def test_gaussian_noise_has_its_sigma(sigma: float) -> None:
     clean = flat(0.5, count=8)
-    noise = (Gaussian(sigma=(sigma, sigma))(clean, seeded()) - clean) * 255
+    noisy, level = Gaussian(sigma=(sigma, sigma))(clean, seeded())
+    noise = (noisy - clean) * 255
     assert noise.std() == pytest.approx(sigma, rel=0.02)
     assert noise.mean() == pytest.approx(0, abs=0.03 * sigma)
-    neighbours = (noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean()
-    assert abs(neighbours) < 0.02, "it is not white"
+    assert max(map(abs, neighbour_correlation(noise))) < 0.02, "it is not white"
+    assert level.tolist() == [sigma] * 8
 
 
-def test_gaussian_noise_is_clipped_as_a_camera_clips_it() -> None:
+def test_gaussian_noise_is_clipped_as_a_camera_clips_it_and_keeps_its_name() -> None:
     clean = flat(0.0)
-    noisy = Gaussian(sigma=(25, 25))(clean, seeded())
+    noisy, level = Gaussian(sigma=(25, 25))(clean, seeded())
     assert (noisy == 0).float().mean() == pytest.approx(0.5, abs=0.03)
-    assert noise_level(clean, noisy).mean() == pytest.approx(25 / 2**0.5, rel=0.03)
+    assert level.tolist() == [25] * 4, "half of it is gone, and it is still noise of sigma 25"
+
+
+def test_gaussian_noise_as_papers_have_it_is_neither_clipped_nor_rounded() -> None:
+    noisy = Gaussian(sigma=(25, 25), clipped=False)(flat(0.0), seeded()).frames
+    assert noisy.min() < -0.1
+    assert (noisy * 255 - (noisy * 255).round()).abs().max() > 0.4
+    assert noisy.mean() == pytest.approx(0, abs=0.005)
 
 
 def test_low_light_noise_is_shot_and_read_noise_in_linear_light() -> None:
-    gain, read = 0.002, 0.01
-    corruption = LowLight(gain=(gain, gain), read=(read, read), blur=(0, 0))
+    gain, electrons = 0.002, 5
+    corruption = LowLight(gain=(gain, gain), read=(electrons, electrons))
     for value in (0.4, 0.6, 0.8):
         clean = flat(value, count=8)
         linear = clean.pow(2.2)
-        noise = corruption(clean, seeded()).pow(2.2) - linear
-        expected = gain * float(linear.mean()) + read**2
+        noise = corruption(clean, seeded()).frames.pow(2.2) - linear
+        expected = gain * float(linear.mean()) + (gain * electrons) ** 2
         assert noise.var() == pytest.approx(expected, rel=0.05), f"at brightness {value}"
 
 
 def test_low_light_noise_grows_with_brightness() -> None:
-    corruption = LowLight(gain=(0.005, 0.005), read=(0, 0), blur=(0, 0))
-    variances = [corruption(flat(value), seeded()).pow(2.2).var() for value in (0.2, 0.4, 0.6, 0.8)]
+    corruption = LowLight(gain=(0.005, 0.005), read=(0, 0))
+    variances = [corruption(flat(value), seeded()).frames.pow(2.2).var() for value in (0.2, 0.4, 0.6, 0.8)]
     assert variances == sorted(variances)
-    assert corruption(flat(0.0), seeded()).max() == 0, "no light, no shot noise"
+    assert corruption(flat(0.0), seeded()).frames.max() == 0, "no light, no shot noise"
 
 
 def neighbour_correlation(noise: Tensor) -> tuple[float, float]:
@@ -151,58 +193,113 @@ def neighbour_correlation(noise: Tensor) -> tuple[float, float]:
     return float(rows), float(columns)
 
 
-def test_blur_correlates_neighbours_and_weakens_the_noise() -> None:
-    clean = flat(0.5, count=8)
-    sharp, soft = (
-        LowLight(gain=(1e-3, 1e-3), read=(0, 0), blur=(blur, blur))(clean, seeded()) - clean for blur in (0.0, 1.0)
-    )
-    assert max(map(abs, neighbour_correlation(sharp))) < 0.02
-    for correlation in neighbour_correlation(soft):
-        assert correlation == pytest.approx(0.78, abs=0.05)  # exp(-1/4) for a Gaussian of sigma 1
-    assert soft.std() / sharp.std() == pytest.approx(1 / (2 * torch.pi**0.5), rel=0.1)
+# -- what the processing in a camera makes of it
 
 
-def test_every_frame_has_its_own_blur_and_no_frame_leaks_into_another() -> None:
-    corruption = LowLight(gain=(1e-3, 1e-3), read=(0, 0), blur=(0, 1.2))
-    noise = corruption(flat(0.5, count=6), seeded()) - flat(0.5, count=6)
+def white(count: int = 4, channels: int = 3, side: int = 64) -> Tensor:
+    return torch.randn(count, channels, side, side, generator=seeded(9))
+
+
+@pytest.mark.parametrize("spread", SPREADS, ids=lambda spread: spread.type)
+@pytest.mark.parametrize(("channels", "side"), [(1, 17), (3, 17), (3, 1)])
+def test_noise_stays_noise_of_its_shape(spread: Spread, channels: int, side: int) -> None:
+    before = white(2, channels, side)
+    after = spread(before.clone(), seeded())
+    assert after.shape == before.shape
+    assert after.isfinite().all()
+
+
+def test_demosaicing_keeps_the_measured_colour_and_interpolates_the_others() -> None:
+    noise = white()
+    after = Demosaicing()(noise)
+    assert torch.allclose(after[:, 0, ::2, ::2], noise[:, 0, ::2, ::2]), "red is measured there"
+    assert torch.allclose(after[:, 1, 1::2, ::2], noise[:, 1, 1::2, ::2]), "green"
+    assert torch.allclose(after[:, 2, 1::2, 1::2], noise[:, 2, 1::2, 1::2]), "blue"
+    between = (noise[:, 0, ::2, 0:-2:2] + noise[:, 0, ::2, 2::2]) / 2
+    assert torch.allclose(after[:, 0, ::2, 1:-1:2], between, atol=1e-6)
+    assert torch.allclose(Demosaicing()(torch.ones(1, 3, 6, 6)), torch.ones(1, 3, 6, 6)), "an even area stays even"
+    assert min(neighbour_correlation(after)) > 0.3
+
+
+def test_smoothing_correlates_as_a_gaussian_of_its_width_does() -> None:
+    blurred = Smoothing(luma=(1, 1))(white(8, 1), seeded())
+    for correlation in neighbour_correlation(blurred):
+        assert correlation == pytest.approx(0.78, abs=0.03)  # exp(-1 / 4) for a standard deviation of 1
+    assert blurred.square().mean() == pytest.approx(1, rel=1e-3), "its strength is told apart from its width"
+
+
+def test_smoothing_blurs_colour_apart_from_brightness() -> None:
+    smoothing = Smoothing(luma=(0, 0), chroma=(2, 2), chroma_strength=(0.5, 0.5))
+    after = smoothing(white(8), seeded())
+    luma = torch.einsum("bchw,c->bhw", after, torch.tensor([0.299, 0.587, 0.114]))[:, None]
+    chroma = after - luma
+    assert abs(neighbour_correlation(luma)[0]) < 0.05
+    assert neighbour_correlation(chroma)[0] > 0.9
+    assert chroma.square().mean().sqrt() / luma.square().mean().sqrt() == pytest.approx(0.5, rel=0.01)
+
+
+def test_resizing_stretches() -> None:
+    assert torch.allclose(Resizing(scale=(1, 1))(white()), white(), atol=1e-5)
+    assert min(neighbour_correlation(Resizing(scale=(2, 2))(white()))) > 0.5
+
+
+@pytest.mark.parametrize("spread", SPREADS, ids=lambda spread: spread.type)
+def test_low_light_keeps_its_strength_however_the_noise_is_spread(spread: Spread) -> None:
+    strength = {"gain": (1e-3, 1e-3), "read": (0.0, 0.0)}
+    clean = flat(0.5, count=8, channels=3)
+    plain = LowLight(**strength)(clean, seeded()).frames - clean
+    spread_out = LowLight(**strength, spread=(spread,))(clean, seeded()).frames - clean
+    assert spread_out.std() == pytest.approx(plain.std().item(), rel=0.03)
+
+
+def test_every_frame_is_spread_in_its_own_way_and_does_not_leak_into_another() -> None:
+    corruption = LowLight(gain=(1e-3, 1e-3), spread=(Smoothing(luma=(0, 1.2)),))
+    noise = corruption(flat(0.5, count=6), seeded()).frames - flat(0.5, count=6)
     correlations = [neighbour_correlation(frame)[0] for frame in noise]
     assert max(correlations) - min(correlations) > 0.2
     between = torch.corrcoef(noise.flatten(1)) - torch.eye(6)
     assert between.abs().max() < 0.25
 
 
+# -- single pixels and compression
+
+
 def test_salt_and_pepper_replaces_whole_pixels() -> None:
     clean = flat(0.5, channels=3)
-    noisy = SaltAndPepper(share=(0.2, 0.2))(clean, seeded())
+    noisy = SaltAndPepper(share=(0.2, 0.2))(clean, seeded()).frames
     assert (noisy == 0).float().mean() == pytest.approx(0.1, abs=0.01)
     assert (noisy == 1).float().mean() == pytest.approx(0.1, abs=0.01)
     assert torch.equal(noisy[:, :1].expand_as(noisy), noisy), "all channels alike"
-    assert torch.equal(SaltAndPepper(share=(0, 0))(clean, seeded()), clean)
+    assert torch.equal(SaltAndPepper(share=(0, 0))(clean, seeded()).frames, clean)
 
 
 def test_masking_blackens_its_share_of_whole_pixels() -> None:
     clean = flat(0.5, channels=3)
-    noisy = Masking(share=(0.25, 0.25))(clean, seeded())
+    noisy = Masking(share=(0.25, 0.25))(clean, seeded()).frames
     black = noisy == 0
     assert black.float().mean() == pytest.approx(0.25, abs=0.02)
     assert torch.equal(noisy[~black], clean[~black])
     assert torch.equal(black[:, :1].expand_as(black), black), "all channels alike"
-    assert Masking(share=(1, 1))(clean, seeded()).max() == 0
+    assert Masking(share=(1, 1))(clean, seeded()).frames.max() == 0
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_jpeg_errs_less_the_better_the_quality(channels: int) -> None:
     clean = picture(2, channels)
-    levels = [noise_level(clean, Jpeg(quality=(q, q))(clean, seeded())).mean() for q in (10, 50, 75, 95)]
-    assert levels == sorted(levels, reverse=True)
-    assert 0 < levels[-1] < 3
+    errors = [(Jpeg(quality=(q, q))(clean, seeded()).frames - clean).abs().mean() * 255 for q in (10, 50, 75, 95)]
+    assert errors == sorted(errors, reverse=True)
+    assert 0 < errors[-1] < 3
+
+
+def test_compression_is_no_noise() -> None:
+    assert Jpeg()(picture(), seeded()).level.tolist() == [0] * 4
 
 
 def test_jpeg_leaves_grey_frames_of_three_channels_about_as_grey() -> None:
     clean = picture(2, 3)
-    noisy = Jpeg(quality=(75, 75))(clean, seeded())
+    noisy = Jpeg(quality=(75, 75))(clean, seeded()).frames
     assert (noisy - noisy.mean(1, keepdim=True)).abs().max() * 255 < 2
-    one = Jpeg(quality=(75, 75))(clean[:, :1], seeded())
+    one = Jpeg(quality=(75, 75))(clean[:, :1], seeded()).frames
     assert (noisy.mean(1, keepdim=True) - one).abs().max() * 255 < 3
 
 
@@ -212,18 +309,25 @@ def test_jpeg_leaves_grey_frames_of_three_channels_about_as_grey() -> None:
 def test_a_chain_keeps_its_order() -> None:
     masking, gaussian = Masking(share=(0.5, 0.5)), Gaussian(sigma=(20, 20))
     clean = flat(0.5)
-    masked_last = Chain(steps=(gaussian, masking))(clean, seeded())
-    masked_first = Chain(steps=(masking, gaussian))(clean, seeded())
+    masked_last = Chain(steps=(gaussian, masking))(clean, seeded()).frames
+    masked_first = Chain(steps=(masking, gaussian))(clean, seeded()).frames
     assert (masked_last == 0).float().mean() == pytest.approx(0.5, abs=0.03)
     assert (masked_first == 0).float().mean() == pytest.approx(0.25, abs=0.03), "noise on black is half clipped"
     generator = seeded()
-    assert torch.equal(masked_first, gaussian(masking(clean, generator), generator))
+    assert torch.equal(masked_first, gaussian(masking(clean, generator).frames, generator).frames)
 
 
-def test_a_mixture_draws_by_weight() -> None:
-    mixture = Mixture(choices=(Masking(share=(1, 1)), Gaussian(sigma=(0, 0))), weights=(1, 3))
-    black = mixture(flat(0.5, count=400, side=4), seeded()).amax((1, 2, 3)) == 0
-    assert black.float().mean() == pytest.approx(0.25, abs=0.06)
+def test_the_levels_of_a_chain_add_up_as_variances_do() -> None:
+    chain = Chain(steps=(Gaussian(sigma=(3, 3)), Gaussian(sigma=(4, 4)), Jpeg(quality=(95, 95))))
+    assert chain(flat(0.5), seeded()).level.tolist() == pytest.approx([5] * 4)
+
+
+def test_a_mixture_draws_by_weight_and_tells_the_level_of_what_it_drew() -> None:
+    mixture = Mixture(choices=(Gaussian(sigma=(40, 40)), Gaussian(sigma=(0, 0))), weights=(1, 3))
+    clean = flat(0.5, count=400, side=4)
+    noisy, level = mixture(clean, seeded())
+    assert ((level == 40) == (noisy != clean).flatten(1).any(1)).all()
+    assert (level == 40).float().mean() == pytest.approx(0.25, abs=0.06)
 
 
 @pytest.mark.parametrize(
@@ -234,6 +338,8 @@ def test_a_mixture_draws_by_weight() -> None:
         ({"type": "gaussian", "sigma": 25}, "valid tuple"),
         ({"type": "gaussian", "sgima": [0, 10]}, "not permitted"),
         ({"type": "low_light", "gain": [0, 0.1]}, "greater than 0"),
+        ({"type": "low_light", "spread": [{"type": "rain"}]}, "does not match any of the expected tags"),
+        ({"type": "low_light", "spread": [{"type": "resizing", "scale": [0.5, 1]}]}, "greater than or equal to 1"),
         ({"type": "masking", "share": [0.5, 1.5]}, "less than or equal to 1"),
         ({"type": "jpeg", "quality": [0, 50]}, "greater than or equal to 1"),
         ({"type": "jpeg", "quality": [90, 50]}, "least, most"),

@@ -6,14 +6,24 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 from tests.training.conftest import Exported
 from tests.training.tiny import frames
 from training.errors import ExportError
 from training.graph import AutoencoderGraph, DenoiserGraph
-from training.onnx_graph import ExportedGraph, check_parity, describe_file, describe_graph, golden_arrays
+from training.onnx_graph import (
+    ExportedGraph,
+    check_parity,
+    describe_file,
+    describe_graph,
+    golden_arrays,
+    round_to_half,
+    write_onnx,
+)
 
 pytestmark = pytest.mark.xdist_group("exported")
 
@@ -114,3 +124,60 @@ def test_a_file_is_described_by_size_and_checksum(exported: Exported) -> None:
     described = describe_graph(path)
     assert [str(tensor) for tensor in described.inputs] == ["frames uint8['batch', 16, 24, 1]"]
     assert [tensor.name for tensor in described.outputs] == ["reconstruction", "anomaly_map", "anomaly_score", "latent"]
+
+
+# -- half precision
+
+
+class Wide(nn.Module):
+    """Two products: of a matrix worth halving, and of one that is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.large, self.small = nn.Linear(64, 64, bias=False), nn.Linear(64, 4)
+
+    def forward(self, latent: torch.Tensor) -> tuple[torch.Tensor]:
+        """[batch, 64] -> [batch, 4]."""
+        return (self.small(self.large(latent)),)
+
+
+def written(module: nn.Module, path: Path) -> onnx.ModelProto:
+    write_onnx(ExportedGraph(module, ("samples",), {"latent": ("batch", 64)}), path)
+    return onnx.load(path)
+
+
+def types(model: onnx.ModelProto) -> dict[str, int]:
+    return {weight.name: weight.data_type for weight in model.graph.initializer}
+
+
+def test_rounded_weights_are_stored_at_half_the_size_and_give_the_same(tmp_path: Path) -> None:
+    module = Wide()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    round_to_half(module)
+    assert not torch.equal(module.large.weight, before["large.weight"])
+    assert torch.allclose(module.large.weight, before["large.weight"], rtol=2**-11, atol=1e-7)
+    assert torch.equal(module.small.weight, before["small.weight"]), "too small to be worth it"
+    model = written(module, tmp_path / "wide.onnx")
+    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    assert types(model) == {"large.weight": half, "small.weight": single, "small.bias": single}
+    latent = torch.randn(3, 64)
+    session = onnxruntime.InferenceSession(tmp_path / "wide.onnx")
+    (found,) = session.run(None, {"latent": latent.numpy()})
+    assert torch.allclose(torch.from_numpy(found), module(latent)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [1 / 3, 1e6])
+def test_weights_that_half_precision_cannot_hold_stay_as_they_are(tmp_path: Path, value: float) -> None:
+    module = Wide()
+    with torch.no_grad():
+        module.large.weight[0, 0] = value
+    assert types(written(module, tmp_path / "wide.onnx"))["large.weight"] == onnx.TensorProto.FLOAT
+
+
+def test_weights_beyond_the_range_are_not_rounded() -> None:
+    module = Wide()
+    with torch.no_grad():
+        module.large.weight[0, 0] = 1e6
+    before = module.large.weight.clone()
+    round_to_half(module)
+    assert torch.equal(module.large.weight, before)

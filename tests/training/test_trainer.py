@@ -14,10 +14,12 @@ from torch import Tensor
 
 from tests.training.tiny import parts, recipe
 from training.autoencoders.deep import Deep
+from training.autoencoders.denoising import Denoising
 from training.autoencoders.plain import Plain
 from training.config import Recipe, parse_recipe
+from training.data import Place
 from training.errors import RunError
-from training.trainer import FINAL_RATE, Learner, _sampler, commit, environment, load_run, train
+from training.trainer import FINAL_RATE, Batches, Learner, commit, environment, load_run, train
 
 State = dict[str, Tensor]
 
@@ -248,13 +250,43 @@ def test_pretraining_happens_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 # -- pieces
 
 
+def drawn(recipe_: Recipe, *, seed: int = 0, step: int = 0) -> list[list[Place]]:
+    return list(Batches(parts().train, recipe_, seed, step))
+
+
 def test_frames_are_drawn_without_replacement_pass_after_pass() -> None:
-    whole = parts().train
-    drawn = list(_sampler(whole, recipe(train={"validate_every": 15, "batch_size": 4}), seed=0))
-    assert len(drawn) == 60
-    assert sorted(drawn[:24]) == sorted(drawn[24:48]) == list(range(24))
-    assert drawn[:24] != drawn[24:48]
-    assert drawn != list(_sampler(whole, recipe(train={"validate_every": 15, "batch_size": 4}), seed=1))
+    chosen = recipe(train={"validate_every": 15, "batch_size": 4})
+    batches = drawn(chosen)
+    assert [len(batch) for batch in batches] == [4] * 15
+    order = [place.frame for batch in batches for place in batch]
+    assert sorted(order[:24]) == sorted(order[24:48]) == list(range(24))
+    assert order[:24] != order[24:48]
+    assert batches != drawn(chosen, seed=1)
+
+
+def test_crops_grow_from_stage_to_stage_also_in_a_resumed_run() -> None:
+    stages = [{"from_step": 2, "crop": 24, "batch_size": 3}, {"from_step": 4, "crop": 32, "batch_size": 1}]
+    chosen = recipe("denoising", train={"validate_every": 6, "batch_size": 4, "stages": stages})
+    expected = [(4, 16), (4, 16), (3, 24), (3, 24), (1, 32), (1, 32)]
+    for step in (0, 3):
+        sizes = [(len(batch), {place.crop for place in batch}) for batch in drawn(chosen, step=step)][: 6 - step]
+        assert sizes == [(count, {crop}) for count, crop in expected[step:]]
+
+
+def test_a_run_trains_through_its_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+    loss = Denoising.loss
+
+    def spy(self: Denoising, frames: Tensor) -> Any:  # noqa: ANN401
+        if self.training:
+            shapes.append(tuple(frames.shape))
+        return loss(self, frames)
+
+    monkeypatch.setattr(Denoising, "loss", spy)
+    stages = [{"from_step": 3, "crop": 32, "batch_size": 2}]
+    chosen = recipe("denoising", train={"steps": 5, "validate_every": 2, "stages": stages, "muon_rate": 0.01})
+    train(chosen, parts(), tmp_path / "run", resume=False)
+    assert shapes == [(4, 1, 16, 16)] * 3 + [(2, 1, 32, 32)] * 2
 
 
 def test_every_validation_draws_the_same_and_leaves_the_training_alone() -> None:

@@ -20,7 +20,7 @@ KINDS: Mapping[str, dict[str, Any]] = {
     "contractive": {"hidden_sizes": [12], "latent_dim": 8},
     "convolutional": {"widths": [4, 8], "latent_dim": 8},
     "deep": {"hidden_sizes": [24, 16, 12], "latent_dim": 6},
-    "denoising": {"widths": [4, 8], "blocks": 1, "estimator_width": 4},
+    "denoising": {"widths": [4, 8], "blocks": 1, "estimator_width": 4, "estimator_steps": 2},
     "plain": {"latent_dim": 8},
     "variational": {"hidden_sizes": [24], "latent_dim": 4},
 }

@@ -106,11 +106,11 @@ class Denoiser(Autoencoder[Code]):
 
     @abstractmethod
     def denoise(self, frames: Tensor, level: Tensor) -> Tensor:
-        """Return the clean frames; `level` is [B], RMS noise in 0..1. Height and width are multiples of `stride`."""
+        """Return the clean frames; `level` is [B] in 0..1. Height and width are multiples of `stride`."""
 
     @abstractmethod
     def estimate_noise_level(self, frames: Tensor) -> Tensor:
-        """Return [B], the RMS noise in 0..1, judged from the frames alone."""
+        """Return [B], the noise level (training.noise.noise_level) in 0..1, judged from the frames alone."""
 
 
 _KINDS: dict[str, type[Autoencoder[Any]]] = {}

@@ -8,6 +8,8 @@ gives the same answer on a tile as on the whole frame. The noise level enters as
 """
 
 import itertools
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -17,9 +19,11 @@ from torch import Tensor, nn
 
 from runtime.manifest import Noise, Task
 from training.autoencoders.base import AutoencoderConfig, Denoiser, FrameShape, Losses, register
-from training.noise import AnyCorruption, Gaussian, noise_level
+from training.estimator import UNSHUFFLE, NoiseEstimator, fit
+from training.noise import AnyCorruption, Corrupted, Corruption, Gaussian
 
-UNSHUFFLE = 2
+FAINT = 2 / 255  # levels below this fade out: rounding hides such noise, and a clean frame should stay one
+CLEAN_SHARE = 0.2  # of the frames that the noise estimator learns from
 
 
 class DenoisingConfig(AutoencoderConfig):
@@ -28,10 +32,14 @@ class DenoisingConfig(AutoencoderConfig):
     kind: Literal["denoising"] = "denoising"
     widths: tuple[int, ...] = Field((32, 64, 128, 256), min_length=1, description="channels at each scale")
     blocks: int = Field(2, ge=1, description="residual blocks a scale, each way")
-    estimator_width: int = Field(24, ge=4, description="channels of the noise estimator")
+    estimator_width: int = Field(16, ge=4, description="channels of the noise estimator")
     corruption: AnyCorruption = Field(default_factory=Gaussian, description="clean frames to what a camera delivers")
+    clean: AnyCorruption = Field(
+        default_factory=partial(Gaussian, sigma=(0, 0)), description="frames of level 0, for the noise estimator"
+    )
     maximum_level: float = Field(55, gt=0, description="highest noise level to be asked of it, 0..255 scale")
-    estimator_weight: float = Field(0.1, ge=0, description="share of the noise estimate in the loss")
+    level_jitter: float = Field(0.05, ge=0, description="relative error of the noise level told in training")
+    estimator_steps: int = Field(1000, ge=0, description="the noise estimator is trained first, alone")
 
 
 Pyramid = list[Tensor]
@@ -58,31 +66,6 @@ def _blocks(width: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(width) for _ in range(count)))
 
 
-class NoiseEstimator(nn.Module):
-    """A small network that tells the noise level from the frames alone.
-
-    Every position gives a level and a say; the level of the frame is their weighted mean, so that flat areas,
-    where noise is easy to see, may speak louder than textures.
-    """
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        inputs = channels * UNSHUFFLE**2
-        self.body = nn.Sequential(
-            _conv(inputs, width), nn.ReLU(inplace=True),
-            _conv(width, width), nn.ReLU(inplace=True),
-            _conv(width, width), nn.ReLU(inplace=True),
-            nn.Conv2d(width, 2, 3, padding=1),
-        )  # fmt: skip
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """[B, C, H, W] in 0..1 -> [B], RMS noise in 0..1."""
-        features: Tensor = self.body(F.pixel_unshuffle(frames, UNSHUFFLE)).float()
-        level, say = features[:, 0], features[:, 1].clamp(-8, 8).exp()  # [B, h, w] each
-        mean: Tensor = (F.softplus(level) * say).sum((1, 2)) / say.sum((1, 2))
-        return mean / 10  # softplus(0) / 10 = 18 levels: a sane start
-
-
 @register
 class Denoising(Denoiser[Pyramid]):
     """Residual U-Net with a noise level map, and a noise estimator beside it."""
@@ -105,7 +88,7 @@ class Denoising(Denoiser[Pyramid]):
         self.decoders = nn.ModuleList(_blocks(width, config.blocks) for width in widths[:-1])
         self.tail = _conv(widths[0], shape.channels * packing)
         nn.init.zeros_(self.tail.weight)  # an untrained denoiser returns its input
-        self.estimator = NoiseEstimator(shape.channels, config.estimator_width)
+        self.estimator = NoiseEstimator(shape.channels, config.estimator_width).requires_grad_(requires_grad=False)
 
     @property
     def stride(self) -> int:
@@ -149,12 +132,12 @@ class Denoising(Denoiser[Pyramid]):
         return F.pixel_shuffle(self.tail(features), UNSHUFFLE)
 
     def denoise(self, frames: Tensor, level: Tensor) -> Tensor:
-        """Subtract the noise; level 0 gives the frames back, exactly."""
+        """Subtract the noise, the faintest of it in part; level 0 gives the frames back, exactly."""
         level = level.reshape(-1, 1, 1, 1)
         level_map = level.expand(-1, 1, frames.shape[2], frames.shape[3])
         residual = self.decode(self.encode(torch.cat([frames, level_map], 1)))
         # In fp32, so that what 16-bit arithmetic loses is lost on the residual alone.
-        return frames + residual.float() * (level > 0)
+        return frames + residual.float() * (level / FAINT).clamp(0, 1)
 
     def estimate_noise_level(self, frames: Tensor) -> Tensor:
         """Ask the estimator."""
@@ -165,17 +148,35 @@ class Denoising(Denoiser[Pyramid]):
         """Denoise blindly."""
         return self.denoise(frames, self.estimate_noise_level(frames))
 
+    def pretrain(self, batches: Callable[[], Iterable[Tensor]]) -> None:
+        """Train the noise estimator, which shares nothing with the network: both are better off alone."""
+        self.estimator.requires_grad_()
+        fit(self.estimator, self._corrupt_most, batches, self.config.estimator_steps)
+        self.estimator.requires_grad_(requires_grad=False)
+
     def loss(self, frames: Tensor) -> Losses:
-        """Mean absolute error of the denoised frames, plus that of the noise level."""
-        noisy = _grey_stays_grey(frames, self.config.corruption(frames))
-        level = noise_level(frames, noisy) / 255
-        error = (self.denoise(noisy, level) - frames).abs().mean()
-        misjudged = (self.estimate_noise_level(noisy) - level).abs().mean()
-        total = error + self.config.estimator_weight * misjudged
-        return Losses(total, {"absolute_error": error, "level_error": misjudged * 255})
+        """Mean absolute error of the denoised frames."""
+        noisy, level = self._corrupt(frames, self.config.corruption)
+        # What is told is a little wrong, as an estimate is: the network learns to look for itself as well.
+        told = level * (1 + self.config.level_jitter * torch.randn_like(level))
+        denoised = self.denoise(noisy, told.clamp(0, self.config.maximum_level) / 255)
+        return Losses((denoised - frames).abs().mean())
 
+    def _corrupt_most(self, frames: Tensor) -> Corrupted:
+        """Corrupt, but let a share of the frames be clean: the estimator has to know no noise when it sees it."""
+        spared = torch.rand(len(frames), device=frames.device) < CLEAN_SHARE
+        noisy, level = torch.empty_like(frames), frames.new_empty(len(frames))
+        for chosen, corruption in ((spared, self.config.clean), (~spared, self.config.corruption)):
+            if chosen.any():
+                noisy[chosen], level[chosen] = self._corrupt(frames[chosen], corruption)
+        return Corrupted(noisy, level)
 
-def _grey_stays_grey(clean: Tensor, noisy: Tensor) -> Tensor:
-    """Give grey frames grey noise: an infrared camera has one channel, copied to three."""
-    grey = (clean == clean[:, :1]).flatten(1).all(1).reshape(-1, 1, 1, 1)
-    return torch.where(grey, noisy[:, :1], noisy)
+    @staticmethod
+    def _corrupt(frames: Tensor, corruption: Corruption) -> Corrupted:
+        """Give colour frames colour noise and grey ones grey: an infrared camera has one channel, copied to three."""
+        grey = (frames == frames[:, :1]).flatten(1).all(1)
+        noisy, level = torch.empty_like(frames), frames.new_empty(len(frames))
+        for chosen, channels in ((grey, 1), (~grey, frames.shape[1])):
+            if chosen.any():
+                noisy[chosen], level[chosen] = corruption(frames[chosen][:, :channels])
+        return Corrupted(noisy, level)

@@ -1,15 +1,18 @@
 """What the denoiser promises by its shape: untouched at level 0, homogeneous, local, grey where the frame is grey."""
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.training.tiny import batch, fit, recipe
+from training.autoencoders import denoising
 from training.autoencoders.base import build
 from training.autoencoders.denoising import Denoising
-from training.noise import Gaussian, noise_level
+from training.noise import Corrupted, Gaussian, quantise
 
 
 def made(*, channels: int = 1, positive: bool = False, **settings: Any) -> Denoising:  # noqa: ANN401
@@ -19,7 +22,8 @@ def made(*, channels: int = 1, positive: bool = False, **settings: Any) -> Denoi
     assert isinstance(denoiser, Denoising)
     for parameter in denoiser.parameters():
         spread = 0.5 / max(1.0, parameter[0].numel() ** 0.5)
-        parameter.data = torch.rand_like(parameter) * spread if positive else torch.randn_like(parameter) * spread
+        random = 0.5 + torch.rand_like(parameter) if positive else torch.randn_like(parameter)
+        parameter.data = random * spread
     return denoiser.eval()
 
 
@@ -35,6 +39,15 @@ def test_at_level_0_the_frames_come_back_bit_by_bit() -> None:
     frames = torch.rand(2, 1, 16, 32)
     assert torch.equal(denoise(made(), frames, 0), frames)
     assert not torch.equal(denoise(made(), frames, 1), frames)
+
+
+def test_the_faintest_noise_is_removed_in_part() -> None:
+    denoiser, frames = made(), torch.rand(2, 1, 16, 16)
+    half, network = denoise(denoiser, frames, 1), denoiser.decode
+    with torch.no_grad():
+        level_map = torch.full_like(frames[:, :1], 1 / 255)
+        residual = network(denoiser.encode(torch.cat([frames, level_map], 1)))
+    assert torch.allclose(half, frames + residual / 2, atol=1e-6)
 
 
 def test_each_frame_has_its_own_level() -> None:
@@ -113,34 +126,42 @@ def test_a_frame_moved_by_the_stride_gives_a_result_moved_by_the_stride() -> Non
 # -- the loss
 
 
-def test_the_loss_is_the_error_of_the_clean_frame_and_of_the_level() -> None:
-    denoiser = made(corruption={"type": "gaussian", "sigma": [20, 30]}, estimator_weight=0.5)
+def test_the_loss_is_the_error_of_the_clean_frame() -> None:
+    denoiser = made(corruption={"type": "gaussian", "sigma": [20, 30]}, level_jitter=0)
     frames = batch(4)[..., :16]
     torch.manual_seed(3)
-    losses = denoiser.loss(frames)
+    loss = denoiser.loss(frames).total
     torch.manual_seed(3)
-    noisy = Gaussian(sigma=(20, 30))(frames)
-    level = noise_level(frames, noisy)
+    noisy, level = Gaussian(sigma=(20, 30))(frames)
     with torch.no_grad():
-        error = (denoiser.denoise(noisy, level / 255) - frames).abs().mean()
-        misjudged = (denoiser.estimate_noise_level(noisy) * 255 - level).abs().mean()
-    assert torch.allclose(losses.parts["absolute_error"], error)
-    assert torch.allclose(losses.parts["level_error"], misjudged)
-    assert torch.allclose(losses.total, error + 0.5 * misjudged / 255)
+        assert torch.allclose(loss, (denoiser.denoise(noisy, level / 255) - frames).abs().mean())
 
 
-def test_grey_frames_get_grey_noise_and_colour_frames_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    denoiser = made(channels=3)
-    seen: list[Tensor] = []
+def told(monkeypatch: pytest.MonkeyPatch, denoiser: Denoising, frames: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return the frames and levels that the network gets in one loss."""
+    seen: list[tuple[Tensor, Tensor]] = []
 
     def spy(frames: Tensor, level: Tensor) -> Tensor:
-        seen.append(frames)
+        seen.append((frames, level * 255))
         return frames + 0 * level.sum()
 
     monkeypatch.setattr(denoiser, "denoise", spy)
+    denoiser.loss(frames)
+    return seen
+
+
+def test_the_level_it_is_told_is_a_little_wrong_and_never_beyond_the_highest(monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser = made(corruption={"type": "gaussian", "sigma": [40, 40]}, level_jitter=0.1, maximum_level=42)
+    ((_, levels),) = told(monkeypatch, denoiser, torch.rand(200, 1, 4, 4))
+    assert levels.max() == pytest.approx(42)
+    assert levels.min() > 40 * 0.5
+    assert (levels < 38).float().mean() == pytest.approx(0.31, abs=0.1), "a normal error of a tenth"
+
+
+def test_grey_frames_get_grey_noise_and_colour_frames_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     colour = torch.rand(1, 3, 16, 16)
-    denoiser.loss(torch.cat([colour[:, :1].expand(-1, 3, -1, -1), colour]))
-    grey, coloured = seen[0]
+    frames = torch.cat([colour[:, :1].expand(-1, 3, -1, -1), colour])
+    (((grey, coloured), _),) = told(monkeypatch, made(channels=3), frames)
     assert torch.equal(grey, grey[:1].expand_as(grey))
     assert not torch.equal(grey, colour[0, :1].expand_as(grey)), "there is no noise at all"
     noise = (coloured - colour[0]).flatten(1)
@@ -155,11 +176,42 @@ def test_training_beats_the_noisy_frame() -> None:
     assert isinstance(denoiser, Denoising)
     frames = batch(16)[..., :16]
     fit(denoiser, frames, 80)
-    noisy = Gaussian(sigma=(25, 25))(frames)
-    assert noise_level(frames, denoise(denoiser, noisy, 25)).mean() < 0.8 * noise_level(frames, noisy).mean()
+    noisy = Gaussian(sigma=(25, 25))(frames).frames
+    error = (denoise(denoiser, noisy, 25) - frames).square().mean().sqrt()
+    assert error < 0.8 * (noisy - frames).square().mean().sqrt()
 
 
 # -- the noise estimator
+
+
+def test_the_estimator_is_trained_first_and_the_network_leaves_it_alone() -> None:
+    denoiser = made(corruption={"type": "gaussian", "sigma": [5, 50]}, estimator_steps=3)
+    frames = batch(4)[..., :16]
+    start = copy.deepcopy(denoiser.state_dict())
+
+    def changed() -> set[str]:
+        return {name for name, value in denoiser.state_dict().items() if not torch.equal(value, start[name])}
+
+    denoiser.pretrain(lambda: [frames])
+    assert changed() == {name for name in start if name.startswith("estimator.")}
+    start = copy.deepcopy(denoiser.state_dict())
+    fit(denoiser, frames, 2)
+    assert changed() == {name for name in start if not name.startswith("estimator.")}
+
+
+def test_the_estimator_sees_clean_frames_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser = made(corruption={"type": "gaussian", "sigma": [20, 20]})
+    frames = quantise(torch.rand(400, 1, 4, 4))
+    levels: list[Tensor] = []
+
+    def spy(_: nn.Module, corrupt: Callable[[Tensor], Corrupted], *__: object) -> None:
+        noisy, level = corrupt(frames)
+        assert torch.equal(level == 0, (noisy == frames).flatten(1).all(1))
+        levels.append(level)
+
+    monkeypatch.setattr(denoising, "fit", spy)
+    denoiser.pretrain(lambda: [frames])
+    assert (levels[0] == 0).float().mean() == pytest.approx(0.2, abs=0.06)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
@@ -193,5 +245,5 @@ def test_reconstruct_is_blind_denoising() -> None:
 
 def test_the_manifest_is_told_what_noise_it_knows() -> None:
     noise = made(corruption={"type": "gaussian", "sigma": [0, 30]}, maximum_level=30).noise
-    assert noise.description == '{"type":"gaussian","sigma":[0.0,30.0]}'
+    assert noise.description == '{"type":"gaussian","sigma":[0.0,30.0],"clipped":true}'
     assert (noise.minimum_level, noise.maximum_level) == (0, 30)

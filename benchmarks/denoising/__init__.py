@@ -1,0 +1,1 @@
+"""The sections of `make bench-denoise`, a file each, and what they share."""

@@ -1,0 +1,1 @@
+"""Tests of the sections of the denoising benchmark, file by file."""

@@ -1,0 +1,1 @@
+"""Tests of learning a camera's noise."""

@@ -108,16 +108,28 @@ class NoiseEstimatorGraph(nn.Module):
 
     def forward(self, frames: Tensor) -> tuple[Tensor]:
         """Uint8 [B, H, W, C] -> float [B] on the 0..255 scale."""
-        padded = pad_to_stride(to_unit(frames), self.denoiser.stride)
-        return (self.denoiser.estimate_noise_level(padded) * 255,)
+        cut = cut_to_stride(to_unit(frames), self.denoiser.stride)
+        return (self.denoiser.estimate_noise_level(cut) * 255,)
 
 
 def pad_to_stride(frames: Tensor, stride: int) -> Tensor:
     """Repeat the last row and column of [B, C, H, W] up to a multiple of `stride`; works from 1 x 1 pixel up."""
-    rows, columns = (_repeating_index(length, stride, frames.device) for length in frames.shape[2:])
+    height, width = ((length + stride - 1) // stride for length in frames.shape[2:])
+    return _repeated(frames, height * stride, width * stride)
+
+
+def cut_to_stride(frames: Tensor, stride: int) -> Tensor:
+    """Drop rows and columns of [B, C, H, W] down to a multiple of `stride`: repeated ones would look free of noise.
+
+    Frames that are smaller have to be padded all the same.
+    """
+    height, width = (torch.sym_max(length // stride, 1) for length in frames.shape[2:])
+    return _repeated(frames, height * stride, width * stride)
+
+
+def _repeated(frames: Tensor, height: int, width: int) -> Tensor:
+    rows, columns = (
+        torch.arange(size, device=frames.device).clamp(max=length - 1)
+        for size, length in ((height, frames.shape[2]), (width, frames.shape[3]))
+    )
     return frames.index_select(2, rows).index_select(3, columns)
-
-
-def _repeating_index(length: int, stride: int, device: torch.device) -> Tensor:
-    whole = (length + stride - 1) // stride * stride
-    return torch.arange(whole, device=device).clamp(max=length - 1)

@@ -123,7 +123,7 @@ def cut_to_stride(frames: Tensor, stride: int) -> Tensor:
 
     Frames that are smaller have to be padded all the same.
     """
-    height, width = (torch.sym_max(length // stride, 1) for length in frames.shape[2:])
+    height, width = (torch.sym_max(length // stride, 1) for length in frames.shape[2:])  # type: ignore[no-untyped-call]
     return _repeated(frames, height * stride, width * stride)
 
 

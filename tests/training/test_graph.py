@@ -16,6 +16,7 @@ from training.graph import (
     DenoiserGraph,
     GeneratorGraph,
     NoiseEstimatorGraph,
+    cut_to_stride,
     error_map,
     pad_to_stride,
     pool,
@@ -144,6 +145,18 @@ def test_padding_repeats_the_last_row_and_column(size: tuple[int, int], stride: 
     extra = [(-length) % stride for length in size]
     expected = np.pad(frames.numpy(), [(0, 0), (0, 0), (0, extra[0]), (0, extra[1])], mode="edge")
     assert np.array_equal(found.numpy(), expected)
+
+
+@pytest.mark.parametrize(("size", "kept"), [((1, 9), (4, 8)), ((16, 16), (16, 16)), ((19, 31), (16, 28))])
+def test_cutting_drops_what_is_beyond_the_stride_and_pads_only_what_is_smaller(
+    size: tuple[int, int], kept: tuple[int, int]
+) -> None:
+    frames = torch.rand(2, 3, *size)
+    found = cut_to_stride(frames, 4)
+    assert found.shape == (2, 3, *kept)
+    height, width = (min(pair) for pair in zip(size, kept, strict=True))
+    assert torch.equal(found[:, :, :height, :width], frames[:, :, :height, :width])
+    assert torch.equal(found[:, :, height:], found[:, :, height - 1 : height].expand_as(found[:, :, height:]))
 
 
 def denoiser() -> Denoiser[Any]:

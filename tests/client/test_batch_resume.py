@@ -42,6 +42,13 @@ def wait_for_results(journal: Path, count: int, process: subprocess.Popen[str]) 
         time.sleep(0.01)
 
 
+def wait_for_posts(client: Client, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(client.service.posts) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_a_killed_run_resumes_to_the_same_bytes(suffix: str, client: Client) -> None:
     whole, out = client.folder / f"whole.{suffix}", client.folder / f"scores.{suffix}"
@@ -50,6 +57,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(suffix: str, client: Client) -> 
     hold_after(client, 5)
     process = client.start(client.frames, "--out", out, "--concurrency", "2")
     wait_for_results(client.folder / f".scores.{suffix}.journal", 5, process)
+    wait_for_posts(client, 5 + 2)  # both that are under way have arrived: none comes in late, after the kill
     process.kill()
     process.wait()
     assert not out.exists()

@@ -7,6 +7,7 @@ every frame of a batch draws its own parameters.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple, Self
 
 import cv2
@@ -243,22 +244,31 @@ class Masking(Corruption):
 
 
 class Jpeg(Corruption):
-    """Compression to JPEG and back, as nearly every camera does; not differentiable.
+    """Compression to JPEG and back, as nearly every camera does to its noisy frames; not differentiable.
 
-    Its artefacts do not count as noise: a compressed picture without noise has the level 0.
+    Artefacts do not count as noise, and noise that the compression wipes out does not count either: the level is that
+    of the difference between the noisy frame and the clean one, both compressed alike.
     """
 
     type: Literal["jpeg"] = "jpeg"
     quality: QualityRange = Field((50, 95), description="libjpeg's scale, 1 to 100")
+    noise: "AnyCorruption | None" = Field(None, description="what the frames meet before")
 
     def __call__(self, clean: Tensor, generator: Generator | None = None) -> Corrupted:
         """Encode and decode every frame at a quality of its own."""
         low, high = self.quality
         qualities = torch.randint(low, high + 1, (len(clean),), generator=_on_cpu(generator)).tolist()
-        pixels = (quantise(clean) * 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        coded = [_compressed(frame, quality) for frame, quality in zip(pixels, qualities, strict=True)]
-        frames = torch.from_numpy(np.stack(coded)).permute(0, 3, 1, 2).to(clean.device, clean.dtype) / 255
-        return Corrupted(frames, frames.new_zeros(len(frames)))
+        if self.noise is None:
+            return Corrupted(_coded(clean, qualities), clean.new_zeros(len(clean)))
+        noisy = _coded(self.noise(clean, generator).frames, qualities)
+        return Corrupted(noisy, noise_level(_coded(clean, qualities), noisy))
+
+
+def _coded(frames: Tensor, qualities: Sequence[int]) -> Tensor:
+    """Return [B, C, H, W] in 0..1 after a trip through libjpeg, frame by frame."""
+    pixels = (quantise(frames) * 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    coded = [_compressed(frame, quality) for frame, quality in zip(pixels, qualities, strict=True)]
+    return torch.from_numpy(np.stack(coded)).permute(0, 3, 1, 2).to(frames.device, frames.dtype) / 255
 
 
 def _compressed(frame: Pixels, quality: int) -> Pixels:
@@ -274,21 +284,6 @@ def _on_cpu(generator: Generator | None) -> Generator | None:
         return generator
     seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)
     return Generator().manual_seed(int(seed))
-
-
-class Chain(Corruption):
-    """One corruption after the other, as light passes through a camera; their levels add up as variances do."""
-
-    type: Literal["chain"] = "chain"
-    steps: tuple["AnyCorruption", ...] = Field(min_length=1)
-
-    def __call__(self, clean: Tensor, generator: Generator | None = None) -> Corrupted:
-        """Apply every step."""
-        frames, variance = clean, clean.new_zeros(len(clean))
-        for step in self.steps:
-            frames, level = step(frames, generator)
-            variance = variance + level.square()
-        return Corrupted(frames, variance.sqrt())
 
 
 class Mixture(Corruption):
@@ -317,7 +312,7 @@ class Mixture(Corruption):
 
 
 AnyCorruption = Annotated[
-    Gaussian | LowLight | SaltAndPepper | Masking | Jpeg | Chain | Mixture, Field(discriminator="type")
+    Gaussian | LowLight | SaltAndPepper | Masking | Jpeg | Mixture, Field(discriminator="type")
 ]
-Chain.model_rebuild()
+Jpeg.model_rebuild()
 Mixture.model_rebuild()

@@ -9,7 +9,6 @@ import torch
 from runtime.images import Pixels
 from training.graph import to_levels, to_unit
 from training.noise import (
-    Chain,
     Corruption,
     Demosaicing,
     Gaussian,
@@ -36,7 +35,7 @@ PIECES: Mapping[str, Corruption] = {
     "demosaicing": LowLight(gain=_SHOT, read=_READ, spread=_BLOTCHES[:1]),
     "and smoothing": LowLight(gain=_SHOT, read=_READ, spread=_BLOTCHES),
     "and resizing": LowLight(gain=_SHOT, read=_READ, spread=(*_BLOTCHES, Resizing(scale=(1.5, 1.5)))),
-    "and JPEG": Chain(steps=(LowLight(gain=_SHOT, read=_READ, spread=_BLOTCHES), Jpeg(quality=(60, 60)))),
+    "and JPEG": Jpeg(quality=(60, 60), noise=LowLight(gain=_SHOT, read=_READ, spread=_BLOTCHES)),
     "salt and pepper": SaltAndPepper(share=(0.05, 0.05)),
     "masking": Masking(),
 }

@@ -91,8 +91,8 @@ def test_a_misspelt_key_is_refused_with_the_nearest_right_one(override: str, whe
 
 
 def test_a_misspelt_key_of_a_corruption_is_found_in_any_depth() -> None:
-    steps = "[{type: low_light, gian: [0.1, 0.2]}]"
-    override = f"autoencoder.corruption={{type: mixture, weights: [1], choices: [{{type: chain, steps: {steps}}}]}}"
+    noise = "{type: low_light, gian: [0.1, 0.2]}"
+    override = f"autoencoder.corruption={{type: mixture, weights: [1], choices: [{{type: jpeg, noise: {noise}}}]}}"
     found = complaint(override, name="denoiser").splitlines()
     assert len(found) == 2, "one complaint for one mistake"
     assert found[1].endswith("low_light.gian: no such key; did you mean 'gain'?")

@@ -9,7 +9,6 @@ from torch import Generator, Tensor
 
 from training.noise import (
     AnyCorruption,
-    Chain,
     Corrupted,
     Corruption,
     Demosaicing,
@@ -34,7 +33,7 @@ EVERY: list[Corruption] = [
     SaltAndPepper(),
     Masking(),
     Jpeg(),
-    Chain(steps=(Gaussian(), Jpeg())),
+    Jpeg(noise=LowLight()),
     Mixture(choices=(Gaussian(), Masking()), weights=(1, 3)),
 ]
 
@@ -306,20 +305,20 @@ def test_jpeg_leaves_grey_frames_of_three_channels_about_as_grey() -> None:
 # -- put together
 
 
-def test_a_chain_keeps_its_order() -> None:
-    masking, gaussian = Masking(share=(0.5, 0.5)), Gaussian(sigma=(20, 20))
-    clean = flat(0.5)
-    masked_last = Chain(steps=(gaussian, masking))(clean, seeded()).frames
-    masked_first = Chain(steps=(masking, gaussian))(clean, seeded()).frames
-    assert (masked_last == 0).float().mean() == pytest.approx(0.5, abs=0.03)
-    assert (masked_first == 0).float().mean() == pytest.approx(0.25, abs=0.03), "noise on black is half clipped"
-    generator = seeded()
-    assert torch.equal(masked_first, gaussian(masking(clean, generator).frames, generator).frames)
+def test_compressed_noise_counts_as_far_as_it_survives() -> None:
+    noise = Gaussian(sigma=(2, 2))
+    fine = Jpeg(quality=(100, 100), noise=noise)(flat(0.5), seeded())
+    coarse = Jpeg(quality=(30, 30), noise=noise)(flat(0.5), seeded())
+    assert fine.level.tolist() == pytest.approx([2] * 4, rel=0.1)
+    assert coarse.level.max() == 0, "so faint a noise is quantised away"
+    assert torch.equal(coarse.frames, flat(0.5))
 
 
-def test_the_levels_of_a_chain_add_up_as_variances_do() -> None:
-    chain = Chain(steps=(Gaussian(sigma=(3, 3)), Gaussian(sigma=(4, 4)), Jpeg(quality=(95, 95))))
-    assert chain(flat(0.5), seeded()).level.tolist() == pytest.approx([5] * 4)
+def test_the_artefacts_of_compression_are_no_noise() -> None:
+    clean = picture()
+    level = Jpeg(quality=(30, 30), noise=Gaussian(sigma=(0, 0)))(clean, seeded()).level
+    assert level.tolist() == [0] * 4
+    assert not torch.equal(Jpeg(quality=(30, 30))(clean, seeded()).frames, clean)
 
 
 def test_a_mixture_draws_by_weight_and_tells_the_level_of_what_it_drew() -> None:
@@ -343,7 +342,7 @@ def test_a_mixture_draws_by_weight_and_tells_the_level_of_what_it_drew() -> None
         ({"type": "masking", "share": [0.5, 1.5]}, "less than or equal to 1"),
         ({"type": "jpeg", "quality": [0, 50]}, "greater than or equal to 1"),
         ({"type": "jpeg", "quality": [90, 50]}, "least, most"),
-        ({"type": "chain", "steps": []}, "at least 1 item"),
+        ({"type": "jpeg", "noise": {"type": "rain"}}, "does not match any of the expected tags"),
         ({"type": "mixture", "choices": [{"type": "gaussian"}], "weights": [1, 2]}, "one for each"),
         ({"type": "mixture", "choices": [{"type": "gaussian"}], "weights": [0]}, "positive"),
         ({"type": "rain"}, "does not match any of the expected tags"),

@@ -311,8 +311,6 @@ class Mixture(Corruption):
         return Corrupted(noisy, levels)
 
 
-AnyCorruption = Annotated[
-    Gaussian | LowLight | SaltAndPepper | Masking | Jpeg | Mixture, Field(discriminator="type")
-]
+AnyCorruption = Annotated[Gaussian | LowLight | SaltAndPepper | Masking | Jpeg | Mixture, Field(discriminator="type")]
 Jpeg.model_rebuild()
 Mixture.model_rebuild()

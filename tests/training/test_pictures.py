@@ -74,6 +74,14 @@ def test_gaussian_noise_is_clipped_rounded_and_seeded() -> None:
     assert add_gaussian(np.zeros_like(clean), 25, np.random.default_rng(0)).min() == 0
 
 
+def test_grey_frames_get_grey_noise() -> None:
+    grey = np.full((16, 16, 3), 128, np.uint8)
+    noisy = add_gaussian(grey, 25, np.random.default_rng(0))
+    assert (noisy == noisy[..., :1]).all()
+    colour = add_gaussian(grey + np.array([0, 1, 2], np.uint8), 25, np.random.default_rng(0))
+    assert (colour != colour[..., :1]).any()
+
+
 def test_plots_are_written(tmp_path: Path) -> None:
     labels = np.arange(40) % 2 == 0
     scores = np.random.default_rng(0).random(40) + labels

@@ -64,9 +64,13 @@ def noise_level(clean: Tensor, noisy: Tensor) -> Tensor:
     times the RMS of the means of 4x4 blocks (for white noise the same), and never less than the plain RMS.
     """
     noise = noisy - clean
-    fine = noise.square().mean((1, 2, 3)).sqrt()
-    coarse = COARSE * F.avg_pool2d(noise, COARSE, ceil_mode=True).square().mean((1, 2, 3)).sqrt()
-    return torch.maximum(fine, coarse) * 255
+    coarse = COARSE * _rms(F.avg_pool2d(noise, COARSE, ceil_mode=True))
+    return torch.maximum(_rms(noise), coarse) * 255
+
+
+def _rms(noise: Tensor) -> Tensor:
+    """Return the root mean square of each frame, [B]."""
+    return noise.square().mean((1, 2, 3)).sqrt()
 
 
 def _draw(like: Tensor, bounds: tuple[float, float], generator: Generator | None) -> Tensor:
@@ -101,10 +105,10 @@ class Gaussian(Corruption):
     clipped: bool = Field(default=True, description="clip and round as a camera does; papers often do not")
 
     def __call__(self, clean: Tensor, generator: Generator | None = None) -> Corrupted:
-        """Add N(0, sigma^2); the level is sigma, also where clipping has taken a part of the noise."""
-        sigma = _draw(clean, self.sigma, generator)
-        noisy = clean + sigma / 255 * _normal(clean, generator)
-        return Corrupted(quantise(noisy) if self.clipped else noisy, sigma.flatten())
+        """Add N(0, sigma^2); the level is the RMS of what clipping leaves of it."""
+        noisy = clean + _draw(clean, self.sigma, generator) / 255 * _normal(clean, generator)
+        frames = quantise(noisy) if self.clipped else noisy
+        return Corrupted(frames, _rms(frames - clean) * 255)
 
 
 class Spread(Frozen, ABC):
@@ -173,7 +177,7 @@ def _stretched(noise: Tensor, scale: float) -> Tensor:
 
 def _unit(noise: Tensor) -> Tensor:
     """Scale each frame to an RMS of 1."""
-    return noise / noise.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-6)
+    return noise / _rms(noise).clamp_min(1e-6).reshape(-1, 1, 1, 1)
 
 
 def _blur(noise: Tensor, blur: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ def _denoised(model: Model, pixels: Pixels, rng: np.random.Generator) -> list[Pi
 
 
 def add_gaussian(clean: Pixels, sigma: float, rng: np.random.Generator) -> Pixels:
-    """Add white noise, clipped and rounded to uint8 as a camera delivers it; grey frames get it alike in all channels."""
+    """Add white noise, clipped and rounded to uint8 as a camera delivers it; grey frames get grey noise."""
     channels = 1 if (clean == clean[..., :1]).all() else clean.shape[2]
     noisy = clean + sigma * rng.standard_normal((*clean.shape[:2], channels))
     return np.asarray(np.clip(np.rint(noisy), 0, 255), np.uint8)

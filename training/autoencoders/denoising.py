@@ -23,6 +23,7 @@ from training.estimator import UNSHUFFLE, NoiseEstimator, fit
 from training.noise import AnyCorruption, Corrupted, Corruption, Gaussian
 
 FAINT = 2 / 255  # levels below this fade out: rounding hides such noise, and a clean frame should stay one
+SMALLEST_ERROR = 1e-7  # mean squared, a twelfth of a level: keeps the gradient of a perfect frame finite
 CLEAN_SHARE = 0.2  # of the frames that the noise estimator learns from
 
 
@@ -155,12 +156,12 @@ class Denoising(Denoiser[Pyramid]):
         self.estimator.requires_grad_(requires_grad=False)
 
     def loss(self, frames: Tensor) -> Losses:
-        """Mean absolute error of the denoised frames."""
+        """Root mean squared error of each denoised frame: faint noise counts too, and the mean brightness is kept."""
         noisy, level = self._corrupt(frames, self.config.corruption)
         # What is told is a little wrong, as an estimate is: the network learns to look for itself as well.
         told = level * (1 + self.config.level_jitter * torch.randn_like(level))
         denoised = self.denoise(noisy, told.clamp(0, self.config.maximum_level) / 255)
-        return Losses((denoised - frames).abs().mean())
+        return Losses(((denoised - frames).square().mean((1, 2, 3)) + SMALLEST_ERROR).sqrt().mean())
 
     def _corrupt_most(self, frames: Tensor) -> Corrupted:
         """Corrupt, but let a share of the frames be clean: the estimator has to know no noise when it sees it."""

@@ -40,6 +40,7 @@ class DenoisingConfig(AutoencoderConfig):
     )
     maximum_level: float = Field(55, gt=0, description="highest noise level to be asked of it, 0..255 scale")
     level_jitter: float = Field(0.05, ge=0, description="relative error of the noise level told in training")
+    blind_share: float = Field(0.5, ge=0, le=1, description="of the frames, told what the noise estimator says instead")
     estimator_steps: int = Field(1000, ge=0, description="the noise estimator is trained first, alone")
 
 
@@ -158,10 +159,16 @@ class Denoising(Denoiser[Pyramid]):
     def loss(self, frames: Tensor) -> Losses:
         """Root mean squared error of each denoised frame: faint noise counts too, and the mean brightness is kept."""
         noisy, level = self._corrupt(frames, self.config.corruption)
-        # What is told is a little wrong, as an estimate is: the network learns to look for itself as well.
-        told = level * (1 + self.config.level_jitter * torch.randn_like(level))
-        denoised = self.denoise(noisy, told.clamp(0, self.config.maximum_level) / 255)
+        denoised = self.denoise(noisy, self._told(noisy, level / 255))
         return Losses(((denoised - frames).square().mean((1, 2, 3)) + SMALLEST_ERROR).sqrt().mean())
+
+    @torch.no_grad()
+    def _told(self, noisy: Tensor, level: Tensor) -> Tensor:
+        """Return levels [B] in 0..1, a little wrong or as the estimator has them: the network learns to look too."""
+        jittered = level * (1 + self.config.level_jitter * torch.randn_like(level))
+        blind = torch.rand_like(level) < self.config.blind_share
+        told = torch.where(blind, self.estimate_noise_level(noisy), jittered)
+        return told.clamp(0, self.config.maximum_level / 255)
 
     def _corrupt_most(self, frames: Tensor) -> Corrupted:
         """Corrupt, but let a share of the frames be clean: the estimator has to know no noise when it sees it."""

@@ -127,7 +127,7 @@ def test_a_frame_moved_by_the_stride_gives_a_result_moved_by_the_stride() -> Non
 
 
 def test_the_loss_is_the_error_of_the_clean_frame() -> None:
-    denoiser = made(corruption={"type": "gaussian", "sigma": [20, 30]}, level_jitter=0)
+    denoiser = made(corruption={"type": "gaussian", "sigma": [20, 30]}, level_jitter=0, blind_share=0)
     frames = batch(4)[..., :16]
     torch.manual_seed(3)
     loss = denoiser.loss(frames).total
@@ -152,11 +152,20 @@ def told(monkeypatch: pytest.MonkeyPatch, denoiser: Denoising, frames: Tensor) -
 
 
 def test_the_level_it_is_told_is_a_little_wrong_and_never_beyond_the_highest(monkeypatch: pytest.MonkeyPatch) -> None:
-    denoiser = made(corruption={"type": "gaussian", "sigma": [40, 40]}, level_jitter=0.1, maximum_level=42)
+    noise = {"type": "gaussian", "sigma": [40, 40]}
+    denoiser = made(corruption=noise, level_jitter=0.1, blind_share=0, maximum_level=42)
     ((_, levels),) = told(monkeypatch, denoiser, torch.full((200, 1, 32, 32), 0.5))
     assert levels.max() == pytest.approx(42)
     assert levels.min() > 40 * 0.5
     assert (levels < 38).float().mean() == pytest.approx(0.31, abs=0.1), "a normal error of a tenth"
+
+
+def test_a_share_of_the_frames_is_told_what_the_estimator_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser = made(corruption={"type": "gaussian", "sigma": [40, 40]}, level_jitter=0, blind_share=0.25)
+    monkeypatch.setattr(denoiser, "estimate_noise_level", lambda frames: torch.full((len(frames),), 7 / 255))
+    ((_, levels),) = told(monkeypatch, denoiser, torch.full((200, 1, 32, 32), 0.5))
+    assert (levels - 7 < 1e-4).float().mean() == pytest.approx(0.25, abs=0.08)
+    assert (levels > 35).float().mean() == pytest.approx(0.75, abs=0.08)
 
 
 def test_grey_frames_get_grey_noise_and_colour_frames_do_not(monkeypatch: pytest.MonkeyPatch) -> None:

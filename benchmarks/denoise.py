@@ -1,6 +1,6 @@
 """The denoisers beside classical filters and published figures: noise, real noise, harm, cost, milliseconds, bf16.
 
-`make bench-denoise DATA=...` exits with 1 where a must is missed. OpenVINO comes with the extra `bench`.
+`make bench-denoise DATA=...` exits with 1 where a must is missed. OpenVINO comes with the extra `openvino`.
 """
 
 import sys

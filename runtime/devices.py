@@ -1,14 +1,15 @@
-"""Which execution provider runs the graphs, and with which options: the one room that knows of CUDA."""
+"""Which device runs the graphs, and how work is spread over it: the one room that knows of CUDA."""
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
+from runtime.engines import Engine, OnnxRuntimeSession, OpenVinoSession, Session
 from runtime.errors import DeviceUnavailable
 
 CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
@@ -26,18 +27,24 @@ class DeviceChoice(StrEnum):
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+    OPENVINO = "openvino"
+    OPENVINO_BF16 = "openvino-bf16"
 
 
 @dataclass(frozen=True)
 class Device:
-    """An execution provider of onnxruntime and how work is spread over it."""
+    """What computes the graphs, and how work is spread over it."""
 
     name: str
-    provider: str
+    engine: Engine
+    target: str
+    """An execution provider of onnxruntime, or a precision of OpenVINO."""
     workers: int
     max_batch: int
     options: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    rivals: tuple["Device", ...] = ()
+    """Others on the same cores that may be faster, model by model."""
 
 
 def usable_cores(cpu_max: Path = CGROUP_CPU_MAX) -> int:
@@ -52,42 +59,58 @@ def usable_cores(cpu_max: Path = CGROUP_CPU_MAX) -> int:
 
 def select_device(choice: DeviceChoice, workers: int | None = None) -> Device:
     """Resolve a choice on this machine. Raises DeviceUnavailable: a named device never falls back silently."""
-    note = ""
-    if choice is not DeviceChoice.CPU:
-        cuda = Device("cuda", "CUDAExecutionProvider", workers or 2, max_batch=16, options={"device_id": "0"})
-        trouble = _trouble(cuda)
-        if trouble is None:
-            return cuda
-        if choice is DeviceChoice.CUDA:
-            raise DeviceUnavailable(f"device=cuda was asked for but {trouble}, or ask for device=auto or cpu")
-        note = f"running on the CPU: {trouble}"
+    if choice is DeviceChoice.AUTO:
+        return _automatic(workers)
+    device = _named(choice, workers)
+    trouble = _trouble(device)
+    if trouble is not None:
+        raise DeviceUnavailable(f"device={choice} was asked for but {trouble}, or ask for device=auto or cpu")
+    return device
+
+
+def _automatic(workers: int | None) -> Device:
+    cuda = _named(DeviceChoice.CUDA, workers)
+    trouble = _trouble(cuda)
+    if trouble is None:
+        return cuda
+    candidates = [_named(choice, workers) for choice in (DeviceChoice.OPENVINO, DeviceChoice.OPENVINO_BF16)]
+    rivals = tuple(device for device in candidates if _trouble(device) is None)
+    cpu = _named(DeviceChoice.CPU, workers)
+    return replace(cpu, note=f"running on the CPU: {trouble}", rivals=rivals)
+
+
+def _named(choice: DeviceChoice, workers: int | None) -> Device:
+    if choice is DeviceChoice.CUDA:
+        gpu = {"device_id": "0"}
+        return Device("cuda", Engine.ONNXRUNTIME, "CUDAExecutionProvider", workers or 2, max_batch=16, options=gpu)
+    engine, target = {
+        DeviceChoice.CPU: (Engine.ONNXRUNTIME, "CPUExecutionProvider"),
+        DeviceChoice.OPENVINO: (Engine.OPENVINO, "f32"),
+        DeviceChoice.OPENVINO_BF16: (Engine.OPENVINO, "bf16"),
+    }[choice]
     # A convolution fills a core by itself, so batches buy nothing on CPUs: one worker a core, one frame a run.
-    return Device("cpu", "CPUExecutionProvider", workers or usable_cores(), max_batch=1, note=note)
+    return Device(choice, engine, target, workers or usable_cores(), max_batch=1)
 
 
 def _trouble(device: Device) -> str | None:
     """Say why a device cannot be used and what would help, or None: that it is offered does not mean it runs."""
-    if device.provider not in ort.get_available_providers():
+    if device.engine is Engine.ONNXRUNTIME and device.target not in ort.get_available_providers():
         return "this onnxruntime has no CUDA provider; install the gpu extra in place of cpu"
     try:
-        open_session(_RELU, device).run(None, {"x": np.zeros(1, np.float32)})
-    except Exception as error:  # noqa: BLE001 - the failures of onnxruntime share no base class
-        return f"CUDA does not start ({error}); check the driver and the CUDA libraries"
+        open_session(_RELU, device).run(["y"], {"x": np.zeros(1, np.float32)})
+    except DeviceUnavailable as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - the failures of the engines share no base class
+        return f"{device.name} does not start ({error}); check the driver and its libraries"
     return None
 
 
-def open_session(graph: bytes, device: Device) -> ort.InferenceSession:
-    """Open an ONNX graph on the device; raise DeviceUnavailable if onnxruntime quietly took another provider."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3  # its warnings go past our JSON log
-    options.intra_op_num_threads = 1  # the workers are the threads; more would take cores from one another
-    options.inter_op_num_threads = 1
-    providers = [(device.provider, dict(device.options))]
-    # Without fallback: a GPU that fails later must not turn into a slow CPU that nobody hears of.
-    session = ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
-    if session.get_providers()[0] != device.provider:
-        raise DeviceUnavailable(
-            f"{device.provider} was asked for but onnxruntime took {session.get_providers()[0]}; "
-            "check the driver and the CUDA libraries, or ask for device=cpu"
-        )
-    return session
+def open_session(graph: bytes, device: Device, *, alone: bool = False) -> Session:
+    """Open an ONNX graph on the device: to be run by every worker at a time, or `alone` with the threads of all.
+
+    Raises DeviceUnavailable if the device is not there, and else what the engine raises.
+    """
+    if device.engine is Engine.OPENVINO:
+        return OpenVinoSession(graph, device.target, streams=1 if alone else device.workers, threads=device.workers)
+    # The workers are the threads: more in each run would take cores from one another.
+    return OnnxRuntimeSession(graph, device.target, device.options, threads=device.workers if alone else 1)

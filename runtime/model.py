@@ -2,29 +2,35 @@
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from runtime.devices import Device, open_session
+from runtime.engines import Arrays, Session, Signature, found_tensor
 from runtime.errors import DeviceUnavailable, InvalidInput, ModelFolderInvalid, TaskNotSupported
 from runtime.images import Pixels, resize
 from runtime.manifest import File, Graph, Manifest, Task, Tensor, read_manifest
 
 Floats = npt.NDArray[np.float32]
-Arrays = dict[str, npt.NDArray[np.generic]]
 
 # What a re-run of the golden input may differ by: other CPUs and GPUs sum in another order.
 GOLDEN_LEVELS = 1  # of 255, on uint8 outputs
 GOLDEN_RTOL = 1e-3  # of the largest magnitude, on float outputs
 
+# Frames that a model for any size is tried with: the smallest, and a larger one after it.
+ODD_SIZES = ((1, 1), (24, 37), (1, 1))
+
 # Noise is judged on all pixels of a frame up to this size, else on a grid of crops.
 ESTIMATE_MAX_PIXELS = 1_000_000
 ESTIMATE_CROP = 320
+
+
+class WrongShape(RuntimeError):
+    """An engine has answered with an array of another size than it was asked for."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,24 @@ class Outputs:
         return Outputs(**fields)
 
 
+@dataclass(frozen=True)
+class Sessions:
+    """A model's graphs, open, by name."""
+
+    shared: Mapping[str, Session]
+    """For as many runs at a time as the device has workers."""
+    alone: Mapping[str, Session]
+    """For a run that has the device to itself: on CPUs with the threads of all workers."""
+
+
 class Model:
     """A verified model folder with its graphs open on a device. Safe to call from several threads."""
 
-    def __init__(self, manifest: Manifest, device: Device, sessions: Mapping[str, ort.InferenceSession]) -> None:
+    def __init__(self, manifest: Manifest, device: Device, sessions: Sessions, golden: Arrays) -> None:
         self.manifest = manifest
         self.device = device
         self._sessions = sessions
+        self._golden = _inputs_of("autoencoder", golden)
         self._graphs = manifest.graphs.present()
 
     @classmethod
@@ -59,28 +76,35 @@ class Model:
         """
         manifest = read_manifest(folder)
         golden = _golden_arrays(folder, manifest.golden)
-        sessions = {}
+        shared = {}
         for name, graph in manifest.graphs.present().items():
             path = folder / graph.file
-            sessions[name] = _open_graph(path, _verified(path, graph), device)
-            _check_signature(path, graph, sessions[name])
-            _check_golden(path, name, sessions[name], golden)
-        return cls(manifest, device, sessions)
+            shared[name] = _open_graph(path, _verified(path, graph), device)
+            _check_signature(path, graph, shared[name].signature)
+            _check_golden(path, name, shared[name], golden)
+        model = cls(manifest, device, Sessions(shared, _open_alone(folder, manifest, device) or shared), golden)
+        model._check_sizes(folder / manifest.graphs.autoencoder.file)
+        return model
+
+    def rehearse(self) -> None:
+        """Run the golden input once more, to see how long it takes."""
+        self._run("autoencoder", self._golden)
 
     def fit(self, pixels: Pixels) -> Pixels:
         """Scale [h, w, c] pixels to the input size of the model, where it has one."""
         height, width = self.manifest.input.height, self.manifest.input.width
         return pixels if height is None or width is None else resize(pixels, height, width)
 
-    def run(self, frames: Pixels, noise_level: Floats | None = None) -> Outputs:
+    def run(self, frames: Pixels, noise_level: Floats | None = None, *, alone: bool = False) -> Outputs:
         """Run the autoencoder on uint8 [batch, (time,) h, w, c]; `noise_level` [batch] on the 0..255 scale.
 
-        Raises InvalidInput where the arrays are not what the graph takes.
+        `alone` takes every core of a CPU: right where nothing else is to be done meanwhile. Raises InvalidInput where
+        the arrays are not what the graph takes.
         """
         inputs: Arrays = {"frames": frames}
         if noise_level is not None:
             inputs["noise_level"] = noise_level
-        return Outputs(**self._run("autoencoder", inputs))  # type: ignore[arg-type]
+        return Outputs(**self._run("autoencoder", inputs, alone=alone))  # type: ignore[arg-type]
 
     def generate(self, latents: Floats) -> Pixels:
         """Decode latents [n, latent_dim] to uint8 samples [n, h, w, c].
@@ -111,7 +135,7 @@ class Model:
             offered = ", ".join(self.manifest.tasks)
             raise TaskNotSupported(f"{self.manifest.name} cannot {task}; it can {offered}")
 
-    def _run(self, name: str, inputs: Arrays) -> Arrays:
+    def _run(self, name: str, inputs: Arrays, *, alone: bool = False) -> Arrays:
         graph = self._graphs.get(name)
         if graph is None:
             raise TaskNotSupported(f"{self.manifest.name} has no {name} graph")
@@ -119,7 +143,35 @@ class Model:
             expected, found = _signature(graph.inputs), _signature(_describe(inputs))
             raise InvalidInput(f"{self.manifest.name} takes {expected}, of one batch; found {found}")
         outputs = [tensor.name for tensor in graph.outputs]
-        return dict(zip(outputs, self._sessions[name].run(outputs, inputs), strict=True))
+        session = (self._sessions.alone if alone else self._sessions.shared)[name]
+        answers = dict(zip(outputs, session.run(outputs, inputs), strict=True))
+        lengths = _lengths(graph.inputs, inputs)
+        for tensor in graph.outputs:
+            wanted = [lengths.get(side, side) for side in tensor.shape]
+            found: list[int | str] = [*answers[tensor.name].shape]
+            if found != wanted:
+                raise WrongShape(f"{tensor.name} should have the shape {wanted}, not {found}")
+        return answers
+
+    def _check_sizes(self, path: Path) -> None:
+        """Try frames of several sizes where the model takes any: engines plan for a size and may keep to it."""
+        geometry = self.manifest.input
+        if geometry.height is not None:
+            return
+        for height, width in ODD_SIZES:
+            shape = (1, *([geometry.time] if geometry.time > 1 else []), height, width, geometry.channels)
+            frames = {"frames": np.zeros(shape, np.uint8)}
+            others = {name: values[:1] for name, values in self._golden.items() if name != "frames"}
+            try:
+                self._run("autoencoder", others | frames)
+            except WrongShape as error:
+                raise ModelFolderInvalid(f"{path}: on {self.device.name}, {error}") from error
+
+
+def _lengths(tensors: tuple[Tensor, ...], arrays: Arrays) -> dict[int | str, int]:
+    """Return how long the varying dimensions are in these arrays."""
+    pairs = (zip(tensor.shape, arrays[tensor.name].shape, strict=True) for tensor in tensors)
+    return {side: length for pair in pairs for side, length in pair if isinstance(side, str)}
 
 
 def _accepts(tensors: tuple[Tensor, ...], arrays: Arrays) -> bool:
@@ -143,7 +195,7 @@ def _fits(tensor: Tensor, array: npt.NDArray[np.generic]) -> bool:
 
 
 def _describe(arrays: Arrays) -> tuple[Tensor, ...]:
-    return tuple(_tensor(name, str(array.dtype), array.shape) for name, array in arrays.items())
+    return tuple(found_tensor(name, str(array.dtype), array.shape) for name, array in arrays.items())
 
 
 def _noise_crops(frame: Pixels) -> Pixels:
@@ -181,54 +233,53 @@ def _golden_arrays(folder: Path, golden: File) -> Arrays:
         raise ModelFolderInvalid(f"{path}: is no archive of arrays: {error}") from error
 
 
-def _open_graph(path: Path, data: bytes, device: Device) -> ort.InferenceSession:
+def _open_graph(path: Path, data: bytes, device: Device, *, alone: bool = False) -> Session:
     try:
-        return open_session(data, device)
+        return open_session(data, device, alone=alone)
     except DeviceUnavailable:
         raise
-    except Exception as error:  # the failures of onnxruntime share no base class
-        raise ModelFolderInvalid(f"{path}: onnxruntime cannot open it: {error}") from error
+    except Exception as error:  # the failures of the engines share no base class
+        raise ModelFolderInvalid(f"{path}: {device.engine} cannot open it: {error}") from error
 
 
-def _check_signature(path: Path, graph: Graph, session: ort.InferenceSession) -> None:
-    found = {
-        "inputs": tuple(_node(node) for node in session.get_inputs()),
-        "outputs": tuple(_node(node) for node in session.get_outputs()),
-    }
-    for side, tensors in found.items():
+def _open_alone(folder: Path, manifest: Manifest, device: Device) -> dict[str, Session]:
+    """Open the graphs once more, for runs with every thread; nothing where one worker has all there is."""
+    if device.workers == 1 or device.max_batch > 1:
+        return {}
+    paths = {name: folder / graph.file for name, graph in manifest.graphs.present().items()}
+    return {name: _open_graph(path, path.read_bytes(), device, alone=True) for name, path in paths.items()}
+
+
+def _check_signature(path: Path, graph: Graph, found: Signature) -> None:
+    for side in ("inputs", "outputs"):
         expected: tuple[Tensor, ...] = getattr(graph, side)
-        if tensors != expected:
+        tensors: tuple[Tensor, ...] = getattr(found, side)
+        if len(tensors) != len(expected) or not all(map(Tensor.agrees, expected, tensors)):
             raise ModelFolderInvalid(f"{path}: {side} should be {_signature(expected)} and are {_signature(tensors)}")
-
-
-def _node(node: ort.NodeArg) -> Tensor:
-    dtype = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}.get(node.type, node.type)
-    return _tensor(node.name, dtype, node.shape)
-
-
-def _tensor(name: str, dtype: str, shape: Sequence[int | str]) -> Tensor:
-    """Describe what was found, be it allowed or not."""
-    return Tensor.model_construct(name=name, dtype=dtype, shape=tuple(shape))  # type: ignore[arg-type]
 
 
 def _signature(tensors: tuple[Tensor, ...]) -> str:
     return ", ".join(map(str, tensors)) or "nothing"
 
 
-def _check_golden(path: Path, name: str, session: ort.InferenceSession, golden: Arrays) -> None:
+def _check_golden(path: Path, name: str, session: Session, golden: Arrays) -> None:
     """Run the input stored at export and compare every output with the one stored beside it."""
-    prefix_in, prefix_out = f"{name}.in.", f"{name}.out."
-    inputs = {key.removeprefix(prefix_in): value for key, value in golden.items() if key.startswith(prefix_in)}
-    outputs = [output.name for output in session.get_outputs()]
+    inputs = _inputs_of(name, golden)
+    outputs = [output.name for output in session.signature.outputs]
     try:
         found = dict(zip(outputs, session.run(outputs, inputs), strict=True))
     except Exception as error:  # the failures of onnxruntime share no base class
         raise ModelFolderInvalid(f"{path}: fails on its golden input: {error}") from error
     for output in outputs:
-        key = prefix_out + output
+        key = f"{name}.out.{output}"
         if key not in golden:
             raise ModelFolderInvalid(f"{path}: the golden file holds no {key}")
         _check_close(f"{path}: golden output {output}", golden[key], found[output])
+
+
+def _inputs_of(name: str, golden: Arrays) -> Arrays:
+    prefix = f"{name}.in."
+    return {key.removeprefix(prefix): value for key, value in golden.items() if key.startswith(prefix)}
 
 
 def _check_close(what: str, expected: npt.NDArray[np.generic], found: npt.NDArray[np.generic]) -> None:

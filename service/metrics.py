@@ -66,9 +66,9 @@ class Metrics:
         )
         self._failed = Gauge("clearwatch_failed_models", "Model folders that did not open.", registry=registry)
         info = Gauge(
-            "clearwatch_device_info", "1 for the device in use.", ["device", "provider", "note"], registry=registry
+            "clearwatch_device_info", "1 for the device in use.", ["device", "target", "note"], registry=registry
         )
-        info.labels(device.name, device.provider, device.note).set(1)
+        info.labels(device.name, device.target, device.note).set(1)
 
     def replied(self, route: str, method: str, code: int, seconds: float) -> None:
         """Count a reply."""

@@ -4,6 +4,7 @@
 
 One pool of threads does every step, so that the event loop only parses and awaits. At most `lanes` of them are on
 the device at once. On a CPU there is a lane for every thread: a thread prepares a frame, runs it and finishes it.
+A frame that finds all other threads idle and nothing queued is run alone, that is with the cores of all.
 On a GPU there are few lanes and `max_batch` is large: while the lanes are busy the other threads go on preparing, and
 a lane that falls free takes every prepared frame of one model and shape up to `max_batch`. Nobody waits for a timer.
 """
@@ -66,6 +67,7 @@ class Scheduler:
         self._ready: deque[InferenceJob[Any]] = deque()
         self._done: deque[InferenceJob[Any]] = deque()
         self._free_lanes = capacity.lanes
+        self.idle = 0  # threads that wait for something to do
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"worker-{index}", daemon=True)
@@ -164,7 +166,7 @@ class Scheduler:
             while True:
                 if self._ready and self._free_lanes:
                     self._free_lanes -= 1
-                    return partial(self._run, self._take_batch())
+                    return partial(self._run, self._take_batch(), alone=self._is_quiet())
                 if self._done:
                     return partial(self._finish, self._done.popleft())
                 while self._waiting:
@@ -173,7 +175,13 @@ class Scheduler:
                         return partial(self._begin, job)
                 if self._closed:
                     return None
+                self.idle += 1
                 self._condition.wait()
+                self.idle -= 1
+
+    def _is_quiet(self) -> bool:
+        """Whether only this thread has something to do."""
+        return self.idle == self.capacity.threads - 1 and not (self._ready or self._waiting or self._done)
 
     def _take_batch(self) -> list[InferenceJob[Any]]:
         """Take the oldest prepared job and those that go with it."""
@@ -196,10 +204,10 @@ class Scheduler:
                 with self._condition:
                     self._ready.append(job)  # this thread looks for work next: there is no one to wake
 
-    def _run(self, batch: list[InferenceJob[Any]]) -> None:
+    def _run(self, batch: list[InferenceJob[Any]], *, alone: bool) -> None:
         done: list[InferenceJob[Any]] = []
         try:
-            self._run_into(done, [job for job in batch if not job.standing.is_over])
+            self._run_into(done, [job for job in batch if not job.standing.is_over], alone=alone)
         finally:
             with self._condition:
                 self._free_lanes += 1
@@ -207,12 +215,12 @@ class Scheduler:
                 # This thread takes the next step itself: a run if one is ready, else one of what is done here.
                 self._condition.notify(len(done) if self._ready else max(0, len(done) - 1))
 
-    def _run_into(self, done: list[InferenceJob[Any]], batch: list[InferenceJob[Any]]) -> None:
+    def _run_into(self, done: list[InferenceJob[Any]], batch: list[InferenceJob[Any]], *, alone: bool) -> None:
         """Run a batch and append what has succeeded; the rest is told why not."""
         if not batch:
             return
         started = time.perf_counter()
-        answers = self._run_together(batch)
+        answers = self._run_together(batch, alone=alone)
         seconds = time.perf_counter() - started
         for job, answer in zip(batch, answers, strict=True):
             if isinstance(answer, Exception):
@@ -222,16 +230,17 @@ class Scheduler:
                 done.append(job)
                 self.metrics.observe(Stage.INFERENCE, job.timing)
 
-    def _run_together(self, batch: list[InferenceJob[Any]]) -> list[Outputs | Exception]:
+    def _run_together(self, batch: list[InferenceJob[Any]], *, alone: bool) -> list[Outputs | Exception]:
         """Run a batch; if that fails, run its frames one by one, so that none fails for another's sake."""
         try:
             self.metrics.ran(len(batch))
-            outputs = run_batch(batch[0].work.model, [job.inputs for job in batch if job.inputs is not None])
+            inputs = [job.inputs for job in batch if job.inputs is not None]
+            outputs = run_batch(batch[0].work.model, inputs, alone=alone)
             return [outputs[index] for index in range(len(batch))]
         except Exception as error:  # noqa: BLE001 - it must reach the requests and not end the thread
             if len(batch) == 1:
                 return [error]
-        return [self._run_together([job])[0] for job in batch]
+        return [self._run_together([job], alone=alone)[0] for job in batch]
 
     def _finish(self, job: InferenceJob[Any]) -> None:
         job.finish()

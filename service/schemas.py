@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
-from runtime.manifest import Task
+from runtime.engines import Engine
+from runtime.manifest import Manifest, Task
 from service.scoring import Heatmap, State
 
 MAX_SAMPLES = 64
@@ -188,10 +189,33 @@ class SampleReply(BaseModel):
     images: list[str] = Field(description="PNG in base64")
 
 
+class TrialReply(BaseModel):
+    """How a device did when the fastest was looked for."""
+
+    device: str
+    milliseconds: float | None = Field(description="for the golden input; null where nothing was timed")
+    refused: str = Field(description="why it cannot be used for this model")
+
+
+class RunningReply(BaseModel):
+    """What computes a model."""
+
+    device: str
+    engine: Engine
+    target: str = Field(description="an execution provider of onnxruntime, or a precision of OpenVINO")
+    trials: list[TrialReply]
+
+
+class ModelReply(Manifest):
+    """A manifest, and what computes the model here."""
+
+    running: RunningReply
+
+
 class ModelsReply(BaseModel):
     """What is served."""
 
-    models: list[dict[str, Any]] = Field(description="manifests")
+    models: list[ModelReply]
     defaults: dict[Task, str] = Field(description="the model that answers a task when none is named")
     failed: dict[str, str] = Field(description="why a folder is not served, or not in its newest form")
     loading: list[str]
@@ -214,6 +238,7 @@ class ReadyReply(BaseModel):
     device: str
     note: str
     models: dict[str, str]
+    running: dict[str, str] = Field(description="the device of each model")
 
 
 class ProblemReply(BaseModel):

@@ -53,7 +53,9 @@ class Settings(BaseSettings):
     )
     models_dir: Path = Field(Path("models"), description="Folder of model folders.")
     device: DeviceChoice = Field(
-        DeviceChoice.AUTO, description="auto, cpu or cuda; auto takes CUDA where it is, cuda fails where it is not."
+        DeviceChoice.AUTO,
+        description="auto, cpu, cuda, openvino or openvino-bf16; auto takes CUDA where it is, else the fastest for "
+        "each model; one that is named and not there stops the start.",
     )
     workers: int | None = Field(
         None, ge=1, le=256, description="Frames computed at once; absent: one a usable core, or 2 on a GPU."

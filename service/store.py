@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from runtime.contest import Trial, open_fastest
 from runtime.devices import Device
 from runtime.errors import ClearwatchError, ModelFolderInvalid, ModelNotFound, ModelNotReady, TaskNotSupported
 from runtime.manifest import MANIFEST_FILE, Manifest, Task, read_manifest
@@ -26,10 +27,11 @@ _DEFAULTS = TypeAdapter(dict[Task, str])
 
 @dataclass(frozen=True)
 class Opened:
-    """A model that is served, and the checksum of the manifest it was opened with."""
+    """A model that is served, the checksum of the manifest it was opened with, and how its device was chosen."""
 
     model: Model
     digest: str
+    trials: tuple[Trial, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,12 @@ class Snapshot:
 
     def model(self, name: str) -> Model:
         """Return the model of that name; raise ModelNotFound or ModelNotReady."""
+        return self.served(name).model
+
+    def served(self, name: str) -> Opened:
+        """Return the same with what is known of its opening."""
         if name in self.opened:
-            return self.opened[name].model
+            return self.opened[name]
         if name in self.loading:
             raise ModelNotReady(f"{name} {LOADING}")
         if name in self.failed:
@@ -160,9 +166,10 @@ class ModelStore:
         try:
             digest = hashlib.sha256((path / MANIFEST_FILE).read_bytes()).hexdigest()
             if path.name not in opened or opened[path.name].digest != digest:
-                model = Model.open(path, self._device)
-                opened[path.name] = Opened(model, digest)
-                logger.info("model opened", extra={"model": path.name, "sha256": model.manifest.sha256})
+                model, trials = open_fastest(path, self._device)
+                opened[path.name] = Opened(model, digest, trials)
+                identity = {"model": path.name, "sha256": model.manifest.sha256, "device": model.device.name}
+                logger.info("model opened", extra={**identity, "trials": list(map(str, trials))})
         except ClearwatchError as error:
             failed[path.name] = str(error)
             logger.error("model failed", extra={"model": path.name, "reason": str(error)})  # noqa: TRY400 - it says all

@@ -68,9 +68,9 @@ class Work(ABC, Generic[R]):
         """Make the result of what the model answered for this frame."""
 
 
-def run_batch(model: Model, batch: Sequence[Inputs]) -> Outputs:
-    """Run frames of one shape through the model together."""
+def run_batch(model: Model, batch: Sequence[Inputs], *, alone: bool = False) -> Outputs:
+    """Run frames of one shape through the model together, `alone` with every core."""
     # One frame is the common case, and a view of it costs no copy.
     frames = batch[0].frames[None] if len(batch) == 1 else np.stack([inputs.frames for inputs in batch])
     levels = [inputs.noise_level for inputs in batch if inputs.noise_level is not None]
-    return model.run(frames, np.asarray(levels, np.float32) if levels else None)
+    return model.run(frames, np.asarray(levels, np.float32) if levels else None, alone=alone)

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from runtime.devices import DeviceChoice, open_session, select_device
 from runtime.manifest import File, Graph
-from runtime.manifest import Tensor as TensorSpec
 from runtime.model import GOLDEN_LEVELS, GOLDEN_RTOL
 from training.data import Frames
 from training.errors import ExportError
@@ -161,7 +160,7 @@ def check_parity(graph: ExportedGraph, path: Path, frames: Frames) -> None:
         found = session.run(list(graph.outputs), inputs)
         for name, torch_value, onnx_value in zip(graph.outputs, expected, found, strict=True):
             wanted = torch_value.numpy().astype(np.float64)
-            apart = float(np.abs(onnx_value - wanted).max())
+            apart = float(np.abs(onnx_value.astype(np.float64) - wanted).max())
             is_pixels = torch_value.dtype == torch.uint8
             allowed = GOLDEN_LEVELS if is_pixels else GOLDEN_RTOL * max(1e-6, float(np.abs(wanted).max()))
             if not apart <= allowed:
@@ -173,7 +172,7 @@ def golden_arrays(name: str, graph: ExportedGraph, path: Path, frames: Frames) -
     """Return an input and what the file answers to it: every later load repeats it."""
     inputs = _examples(graph, frames, 2, (64, 96), seed=7)
     session = open_session(path.read_bytes(), select_device(DeviceChoice.CPU))
-    outputs = [node.name for node in session.get_outputs()]
+    outputs = [tensor.name for tensor in session.signature.outputs]
     answers = dict(zip(outputs, session.run(outputs, inputs), strict=True))
     return {f"{name}.in.{key}": value for key, value in inputs.items()} | {
         f"{name}.out.{key}": value for key, value in answers.items()
@@ -189,11 +188,6 @@ def describe_file(path: Path) -> File:
 def describe_graph(path: Path) -> Graph:
     """Return what the manifest says of a graph, as onnxruntime reads it."""
     session = open_session(path.read_bytes(), select_device(DeviceChoice.CPU))
-    inputs, outputs = (
-        tuple(
-            TensorSpec(name=node.name, dtype="uint8" if "uint8" in node.type else "float32", shape=tuple(node.shape))
-            for node in nodes
-        )
-        for nodes in (session.get_inputs(), session.get_outputs())
-    )
-    return Graph(**describe_file(path).model_dump(), inputs=inputs, outputs=outputs)
+    found = session.signature
+    tensors = {side: [tensor.model_dump() for tensor in getattr(found, side)] for side in ("inputs", "outputs")}
+    return Graph.model_validate(describe_file(path).model_dump() | tensors)

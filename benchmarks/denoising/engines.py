@@ -1,4 +1,4 @@
-"""What runs an ONNX file on the CPU: onnxruntime and, where it is installed, OpenVINO (the extra `bench`)."""
+"""What runs an ONNX file on the CPU: onnxruntime and, where it is installed, OpenVINO (the extra `openvino`)."""
 
 from collections import Counter
 from collections.abc import Callable

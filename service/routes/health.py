@@ -26,11 +26,13 @@ async def readyz(request: Request) -> Response:
     call = Call.of(request)
     call.query(NoQuery)
     status = _status(call.service)
+    snapshot = call.service.store.snapshot
     body = {
         "status": status,
         "device": call.service.device.name,
         "note": call.service.device.note,
-        "models": call.service.store.snapshot.states(),
+        "models": snapshot.states(),
+        "running": {name: each.model.device.name for name, each in sorted(snapshot.opened.items())},
     }
     return JSONResponse(body, 200 if status == "ready" else 503)
 

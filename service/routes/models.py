@@ -3,16 +3,17 @@
 import asyncio
 import logging
 from dataclasses import asdict
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from runtime.errors import ModelFolderInvalid, ModelNotFound, ModelNotReady, Unauthorized
-from runtime.manifest import Manifest
 from service.dependencies import Call
 from service.openapi import PLAIN_FAILURES, replies
 from service.problems import documented
-from service.schemas import ModelsReply, NoQuery, ReloadReply
+from service.schemas import ModelReply, ModelsReply, NoQuery, ReloadReply
+from service.store import Opened
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ async def list_models(request: Request) -> Response:
     snapshot = call.service.store.snapshot
     return JSONResponse(
         {
-            "models": [each.model.manifest.model_dump(mode="json") for _, each in sorted(snapshot.opened.items())],
+            "models": [_entry(each) for _, each in sorted(snapshot.opened.items())],
             "defaults": dict(snapshot.defaults),
             "failed": dict(snapshot.failed),
             "loading": sorted(snapshot.loading),
@@ -38,13 +39,13 @@ async def list_models(request: Request) -> Response:
 @router.get(
     "/models/{name}",
     summary="Read the manifest of a model",
-    responses=replies(Manifest, documented(Unauthorized, ModelNotFound, ModelNotReady)),
+    responses=replies(ModelReply, documented(Unauthorized, ModelNotFound, ModelNotReady)),
 )
 async def read_model(request: Request, name: str) -> Response:
-    """Return all that is known of a model: its input, its calibration, what it was measured to do, its origin."""
+    """Return all that is known of a model: its input, its calibration, what it was measured to do, what runs it."""
     call = Call.of(request)
     call.query(NoQuery)
-    return JSONResponse(call.service.store.snapshot.model(name).manifest.model_dump(mode="json"))
+    return JSONResponse(_entry(call.service.store.snapshot.served(name)))
 
 
 @router.post(
@@ -62,3 +63,10 @@ async def reload_models(request: Request) -> Response:
     reloaded = asdict(await asyncio.to_thread(call.service.store.reload))
     logger.info("models reloaded", extra=reloaded)
     return JSONResponse(reloaded)
+
+
+def _entry(opened: Opened) -> dict[str, Any]:
+    device = opened.model.device
+    running = {"device": device.name, "engine": device.engine, "target": device.target}
+    trials = [asdict(trial) for trial in opened.trials]
+    return opened.model.manifest.model_dump(mode="json") | {"running": running | {"trials": trials}}

@@ -11,6 +11,7 @@ import pytest
 
 from runtime import devices
 from runtime.devices import Device, DeviceChoice, open_session, select_device, usable_cores
+from runtime.engines import Engine
 from runtime.errors import DeviceUnavailable
 
 NO_CUDA = "CUDAExecutionProvider" not in ort.get_available_providers()
@@ -30,7 +31,8 @@ def false_promise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_cpu_has_a_worker_a_core_and_nothing_to_excuse() -> None:
     device = select_device(DeviceChoice.CPU)
-    assert device == Device("cpu", "CPUExecutionProvider", workers=usable_cores(), max_batch=1)
+    provider = "CPUExecutionProvider"
+    assert device == Device("cpu", Engine.ONNXRUNTIME, provider, workers=usable_cores(), max_batch=1)
     assert device.note == ""
 
 
@@ -47,7 +49,7 @@ def test_cuda_by_name_does_not_fall_back() -> None:
 @without_cuda
 def test_auto_falls_back_and_says_so() -> None:
     device = select_device(DeviceChoice.AUTO, workers=1)
-    assert (device.name, device.provider) == ("cpu", "CPUExecutionProvider")
+    assert (device.name, device.target) == ("cpu", "CPUExecutionProvider")
     assert device.note.startswith("running on the CPU: this onnxruntime has no CUDA provider")
 
 
@@ -56,20 +58,20 @@ def test_auto_falls_back_and_says_so() -> None:
 def test_auto_tries_cuda_before_it_promises_it() -> None:
     device = select_device(DeviceChoice.AUTO)
     assert device.name == "cpu"
-    assert "CUDA does not start" in device.note
+    assert "cuda does not start" in device.note
 
 
 @without_cuda
 @pytest.mark.usefixtures("false_promise")
 def test_cuda_by_name_that_does_not_start() -> None:
-    with pytest.raises(DeviceUnavailable, match=r"CUDA does not start .*check the driver"):
+    with pytest.raises(DeviceUnavailable, match=r"cuda does not start .*check the driver"):
         select_device(DeviceChoice.CUDA)
 
 
 @without_cuda
 @pytest.mark.filterwarnings("ignore:Specified provider")
 def test_a_session_on_another_provider_is_refused() -> None:
-    cuda = Device("cuda", "CUDAExecutionProvider", workers=1, max_batch=1)
+    cuda = Device("cuda", Engine.ONNXRUNTIME, "CUDAExecutionProvider", workers=1, max_batch=1)
     with pytest.raises(DeviceUnavailable, match="CUDAExecutionProvider was asked for"):
         open_session(devices._RELU, cuda)
 
@@ -111,10 +113,35 @@ def test_without_an_affinity_every_core_counts(tmp_path: Path, monkeypatch: pyte
     assert usable_cores(tmp_path / "cpu.max") == 7
 
 
+@without_cuda
+def test_openvino_is_a_rival_of_the_cpu() -> None:
+    pytest.importorskip("openvino")
+    device = select_device(DeviceChoice.AUTO, workers=2)
+    named = select_device(DeviceChoice.OPENVINO, workers=2)
+    assert named in device.rivals
+    assert (named.workers, named.max_batch) == (device.workers, device.max_batch)
+    assert select_device(DeviceChoice.CPU).rivals == (), "a device that is named has no rivals"
+
+
+@without_cuda
+def test_without_openvino_there_is_no_rival(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert select_device(DeviceChoice.AUTO).rivals == ()
+    with pytest.raises(DeviceUnavailable, match=r"device=openvino was asked for but .* install the openvino extra"):
+        select_device(DeviceChoice.OPENVINO)
+
+
+def test_a_precision_that_the_cpu_would_imitate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino = pytest.importorskip("openvino")
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32", "INT8"])
+    with pytest.raises(DeviceUnavailable, match=r"openvino-bf16 was asked for but this CPU does not compute in bf16"):
+        select_device(DeviceChoice.OPENVINO_BF16)
+
+
 @pytest.mark.gpu
 def test_auto_takes_cuda() -> None:
     device = select_device(DeviceChoice.AUTO)
-    assert (device.name, device.provider, device.note) == ("cuda", "CUDAExecutionProvider", "")
+    assert (device.name, device.target, device.note) == ("cuda", "CUDAExecutionProvider", "")
 
 
 @pytest.mark.gpu
@@ -123,4 +150,4 @@ def test_auto_with_its_gpu_hidden() -> None:
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("cpu running on the CPU: CUDA does not start")
+    assert done.stdout.startswith("cpu running on the CPU: cuda does not start")

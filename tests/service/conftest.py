@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from runtime.devices import DeviceChoice
 from runtime.images import ImageFormat, Pixels, encode
 from runtime.manifest import FrameInput
 from service.app import create_app
@@ -57,7 +58,7 @@ def serve() -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def start(models_dir: Path, **values: object) -> httpx.Client:
-            settings = Settings.model_validate({"models_dir": models_dir, "workers": 2} | values)
+            settings = Settings.model_validate({"models_dir": models_dir, "workers": 2, "device": "cpu"} | values)
             return stack.enter_context(running(create_app(settings)))
 
         yield start
@@ -66,7 +67,9 @@ def serve() -> Iterator[Serve]:
 @pytest.fixture(scope="session")
 def client(models: Path) -> Iterator[httpx.Client]:
     """Give a client of one app over `models`, shared by the tests that change nothing in it."""
-    with running(create_app(Settings(models_dir=models, workers=2, max_request_bytes=2**21))) as client:
+    with running(
+        create_app(Settings(models_dir=models, workers=2, device=DeviceChoice.CPU, max_request_bytes=2**21))
+    ) as client:
         yield client
 
 

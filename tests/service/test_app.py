@@ -33,9 +33,9 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Hold every run of every model until the event is set."""
     go, run = threading.Event(), Model.run
 
-    def wait_and_run(*arguments: Any) -> Outputs:  # noqa: ANN401
+    def wait_and_run(*arguments: Any, **options: Any) -> Outputs:  # noqa: ANN401
         assert go.wait(20)
-        return run(*arguments)
+        return run(*arguments, **options)
 
     monkeypatch.setattr(Model, "run", wait_and_run)
     yield go
@@ -115,7 +115,7 @@ def test_request_ids(client: httpx.Client, sent: str, kept: bool) -> None:  # no
 def test_an_unexpected_error_is_logged_and_not_told(
     serve: Serve, models: Path, jpeg: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("a secret")
 
     monkeypatch.setattr(Model, "run", fail)

@@ -11,6 +11,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from runtime.devices import Device
+from runtime.engines import Engine
 from runtime.errors import InvalidInput, Overloaded, ShuttingDown, TimedOut
 from runtime.images import Pixels
 from runtime.model import Floats, Model, Outputs
@@ -28,8 +29,10 @@ class HeldModel:
     def __init__(self) -> None:
         self.go = threading.Event()
         self.batches: list[list[int]] = []
+        self.alone: list[bool] = []
 
-    def run(self, frames: Pixels, noise_level: Floats | None = None) -> Outputs:
+    def run(self, frames: Pixels, noise_level: Floats | None = None, *, alone: bool = False) -> Outputs:
+        self.alone.append(alone)
         self.batches.append([int(frame.flat[0]) for frame in frames])
         assert noise_level is None
         assert self.go.wait(10)
@@ -59,7 +62,9 @@ class Frame(Work[int]):
 @asynccontextmanager
 async def running(**values: Any) -> AsyncIterator[Scheduler]:  # noqa: ANN401 - fields of Capacity
     capacity = {"threads": 1, "lanes": 1, "max_batch": 1, "requests": 100, "deadline_s": 10.0} | values
-    scheduler = Scheduler(Capacity(**capacity), Metrics(Device("cpu", "CPUExecutionProvider", 1, 1)))
+    scheduler = Scheduler(
+        Capacity(**capacity), Metrics(Device("cpu", Engine.ONNXRUNTIME, "CPUExecutionProvider", 1, 1))
+    )
     scheduler.start()
     try:
         yield scheduler
@@ -91,6 +96,24 @@ def test_first_in_first_out() -> None:
             model.go.set()
             assert await asyncio.gather(*tasks) == [0, 1, 2, 3, 4]
         assert model.batches == [[0], [1], [2], [3], [4]]
+
+    go(test())
+
+
+def test_a_lone_frame_has_every_core_and_frames_in_company_have_one_each() -> None:
+    async def test() -> None:
+        lone, crowded = HeldModel(), HeldModel()
+        lone.go.set()
+        async with running(threads=2, lanes=2) as scheduler:
+            await until(lambda: scheduler.idle == 2)
+            assert await one(scheduler, Frame(lone, 1)) == 1
+            assert lone.alone == [True]
+            await until(lambda: scheduler.idle == 2)
+            tasks = [asyncio.create_task(one(scheduler, Frame(crowded, value))) for value in range(6)]
+            await until(lambda: len(crowded.batches) == 2)
+            crowded.go.set()
+            assert await asyncio.gather(*tasks) == list(range(6))
+        assert not any(crowded.alone[:5])
 
     go(test())
 

@@ -87,8 +87,24 @@ def test_unknown_models_are_404_with_a_hint(serve: Serve, folder: Path, jpeg: by
     assert (nobody.status_code, "no model here can denoise" in nobody.json()["detail"]) == (422, True)
 
 
-def test_the_manifest_is_served(serve: Serve, folder: Path) -> None:
-    assert serve(folder).get("/v1/models/a").json() == json.loads((folder / "a" / "manifest.json").read_text())
+def test_the_manifest_is_served_with_what_runs_the_model(serve: Serve, folder: Path) -> None:
+    client = serve(folder)
+    entry = client.get("/v1/models/a").json()
+    assert entry in client.get("/v1/models").json()["models"]
+    running = entry.pop("running")
+    assert entry == json.loads((folder / "a" / "manifest.json").read_text())
+    assert (running["device"], running["engine"], running["target"]) == ("cpu", "onnxruntime", "CPUExecutionProvider")
+    assert running["trials"] == [{"device": "cpu", "milliseconds": None, "refused": ""}]
+    assert client.get("/readyz").json()["running"]["a"] == "cpu"
+
+
+def test_the_fastest_device_is_looked_for_and_named(serve: Serve, folder: Path) -> None:
+    pytest.importorskip("openvino")
+    client = serve(folder, device="auto")
+    running = client.get("/v1/models/a").json()["running"]
+    assert {trial["device"] for trial in running["trials"]} >= {"cpu", "openvino"}
+    assert running["device"] == client.get("/readyz").json()["running"]["a"]
+    assert f'device="{running["device"]}"' in client.get("/metrics").text
 
 
 def test_reload_adds_removes_changes_and_keeps(serve: Serve, folder: Path) -> None:

@@ -148,9 +148,9 @@ class Model:
         lengths = _lengths(graph.inputs, inputs)
         for tensor in graph.outputs:
             wanted = [lengths.get(side, side) for side in tensor.shape]
-            found: list[int | str] = [*answers[tensor.name].shape]
-            if found != wanted:
-                raise WrongShape(f"{tensor.name} should have the shape {wanted}, not {found}")
+            shape = answers[tensor.name].shape
+            if shape != tuple(wanted):
+                raise WrongShape(f"{tensor.name} should have the shape {wanted}, not {list(shape)}")
         return answers
 
     def _check_sizes(self, path: Path) -> None:

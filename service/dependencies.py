@@ -16,7 +16,7 @@ from runtime.manifest import Task
 from runtime.model import Model
 from service.negotiation import Accept
 from service.problems import problem_of
-from service.schemas import Parameters
+from service.schemas import Parameters, TimedQuery
 from service.state import Service
 from service.ticket import Ticket
 from service.uploads import Upload, read_upload
@@ -24,12 +24,13 @@ from service.uploads import Upload, read_upload
 P = TypeVar("P", bound=Parameters)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One request, with the service that answers it."""
 
     request: Request
     service: Service
+    timeout_ms: int | None = None  # as its query says
 
     @classmethod
     def of(cls, request: Request) -> "Call":
@@ -42,7 +43,10 @@ class Call:
         values = dict(given)
         if len(values) < len(given):
             raise InvalidInput("a query parameter is given twice")
-        return validated("query", parameters, values)
+        query = validated("query", parameters, values)
+        if isinstance(query, TimedQuery):
+            self.timeout_ms = query.timeout_ms
+        return query
 
     def model(self, name: str | None, task: Task) -> Model:
         """Return the model that was asked for, or the default one; the call keeps it to its end."""
@@ -51,7 +55,7 @@ class Call:
     async def admit(self) -> Ticket:
         """Take a slot, or raise Overloaded. Before the body is read, so that memory is bounded too."""
         try:
-            return self.service.scheduler.admit(self.request.receive)
+            return self.service.scheduler.admit(self.request.receive, self.timeout_ms)
         except Overloaded:
             await self.service.scheduler.hold_refusal()
             raise

@@ -19,6 +19,10 @@ class Standing:
         self._lock = threading.Lock()
         self._started = False
         self._over = False
+        # The scheduler's account, kept under its own lock.
+        self.attained_s: float | None = None  # time of threads it has had; None before its first job
+        self.running = 0  # jobs in threads just now
+        self.slowest_s = 0.0  # longest job so far
 
     def start(self) -> bool:
         """Begin a job, unless the request is over."""

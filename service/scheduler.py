@@ -1,12 +1,15 @@
-"""How requests share the device: bounded admission, first in first out, batches that form by themselves.
+"""How requests share the device: bounded admission, fair shares of time, batches that form by themselves.
 
     request --admit--> Ticket --jobs--> waiting -> prepare -> ready -> run -> done -> finish -> the ticket's future
 
 One pool of threads does every step, so that the event loop only parses and awaits. At most `lanes` of them are on
-the device at once. On a CPU there is a lane for every thread: a thread prepares a frame, runs it and finishes it.
-A frame that finds all other threads idle and nothing queued is run alone, that is with the cores of all.
+the device at once. On a CPU there is a lane for every thread: a thread prepares a frame, runs it and finishes it. A
+frame that finds all other threads idle and nothing queued is run alone, that is with the cores of all.
 On a GPU there are few lanes and `max_batch` is large: while the lanes are busy the other threads go on preparing, and
 a lane that falls free takes every prepared frame of one model and shape up to `max_batch`. Nobody waits for a timer.
+
+Who is next is the business of service.queue. Large frames come as many slow jobs; while others are about, these leave
+one thread free, so that a small frame need not wait for a slow job to end.
 """
 
 import asyncio
@@ -23,6 +26,7 @@ from runtime.errors import Overloaded, ShuttingDown
 from runtime.model import Outputs
 from service.jobs import CallJob, InferenceJob, Job
 from service.metrics import Metrics
+from service.queue import FairQueue
 from service.ticket import Receive, Ticket
 from service.work import Stage, run_batch
 
@@ -32,6 +36,8 @@ RETRY_AFTER_MIN_S = 1.0
 RETRY_AFTER_MAX_S = 60.0
 EXPECTED_S = 0.05  # taken for the work of a request until some have been measured
 HELD_REFUSALS = 1000  # sockets of clients that wait to be told to come back later
+SLOW_S = 0.1  # a job that takes longer is one to be kept out of the way
+COMPANY_S = 5.0  # how long after requests met they are expected to meet again
 SMOOTHING = 0.1  # weight of the newest request in the running mean
 
 
@@ -63,7 +69,8 @@ class Scheduler:
         self._admitting = True
         self._request_s = EXPECTED_S
         self._condition = threading.Condition()
-        self._waiting: deque[Job[Any]] = deque()
+        self._waiting = FairQueue()
+        self._crowded = -COMPANY_S  # when there last was more than one request, on the monotonic clock
         self._ready: deque[InferenceJob[Any]] = deque()
         self._done: deque[InferenceJob[Any]] = deque()
         self._free_lanes = capacity.lanes
@@ -83,10 +90,11 @@ class Scheduler:
         for thread in self._threads:
             thread.start()
 
-    def admit(self, receive: Receive | None = None) -> Ticket:
+    def admit(self, receive: Receive | None = None, timeout_ms: int | None = None) -> Ticket:
         """Accept a request, to be used as a context manager, or raise Overloaded or ShuttingDown at once.
 
-        With the `receive` of its connection the request is dropped when its client goes away.
+        With the `receive` of its connection the request is dropped when its client goes away; without `timeout_ms`
+        it has the deadline of all.
         """
         if not self._admitting:
             self.metrics.refused("shutting_down")
@@ -98,7 +106,9 @@ class Scheduler:
                 self.retry_after_s(),
             )
         self._accepted += 1
-        return Ticket(self, receive)
+        if self._accepted > 1:
+            self._crowded = time.monotonic()
+        return Ticket(self, receive, self.capacity.deadline_s if timeout_ms is None else timeout_ms / 1000)
 
     async def hold_refusal(self) -> None:
         """Wait before a refusal is sent, unless very many wait already.
@@ -126,7 +136,7 @@ class Scheduler:
     def submit(self, job: Job[Any]) -> None:
         """Queue a job; its ticket awaits it."""
         with self._condition:
-            self._waiting.append(job)
+            self._waiting.put(job)
             self._condition.notify()
 
     @property
@@ -169,15 +179,31 @@ class Scheduler:
                     return partial(self._run, self._take_batch(), alone=self._is_quiet())
                 if self._done:
                     return partial(self._finish, self._done.popleft())
-                while self._waiting:
-                    job = self._waiting.popleft()
+                while (job := self._waiting.take(self._may_begin)) is not None:
                     if job.standing.start():
+                        job.standing.running += 1
                         return partial(self._begin, job)
-                if self._closed:
+                if self._closed and not self._waiting:
                     return None
                 self.idle += 1
-                self._condition.wait()
+                # What may not begin now may begin when the others have gone, of which nobody tells.
+                self._condition.wait(COMPANY_S if self._waiting else None)
                 self.idle -= 1
+
+    def _may_begin(self, job: Job[Any]) -> bool:
+        """Whether a thread is left for others beside a request with slow jobs; it may have all while it is alone."""
+        standing, threads = job.standing, self.capacity.threads
+        if standing.slowest_s < SLOW_S or standing.running < threads - 1 or threads == 1 or self._closed:
+            return True
+        return self._accepted < 2 and time.monotonic() - self._crowded > COMPANY_S
+
+    def _settle(self, job: Job[Any]) -> None:
+        """Charge a job that has ended, one way or the other, to its request."""
+        standing = job.standing
+        with self._condition:
+            standing.running -= 1
+            standing.slowest_s = max(standing.slowest_s, job.busy_s)
+            self._waiting.charge(standing, job.busy_s, self._accepted)
 
     def _is_quiet(self) -> bool:
         """Whether only this thread has something to do."""
@@ -196,19 +222,21 @@ class Scheduler:
     def _begin(self, job: Job[Any]) -> None:
         job.begin()
         self.metrics.observe(Stage.QUEUE, job.timing)
-        if isinstance(job, CallJob):
-            self.metrics.observe(job.stage, job.timing)
-        elif isinstance(job, InferenceJob):
-            self.metrics.observe(Stage.DECODE, job.timing)
-            if job.inputs is not None:
-                with self._condition:
-                    self._ready.append(job)  # this thread looks for work next: there is no one to wake
+        self.metrics.observe(job.stage if isinstance(job, CallJob) else Stage.DECODE, job.timing)
+        if isinstance(job, InferenceJob) and job.inputs is not None:
+            with self._condition:
+                self._ready.append(job)  # this thread looks for work next: there is no one to wake
+        else:
+            self._settle(job)
 
     def _run(self, batch: list[InferenceJob[Any]], *, alone: bool) -> None:
         done: list[InferenceJob[Any]] = []
         try:
             self._run_into(done, [job for job in batch if not job.standing.is_over], alone=alone)
         finally:
+            for job in batch:
+                if job not in done:
+                    self._settle(job)
             with self._condition:
                 self._free_lanes += 1
                 self._done.extend(done)
@@ -245,3 +273,4 @@ class Scheduler:
     def _finish(self, job: InferenceJob[Any]) -> None:
         job.finish()
         self.metrics.observe(Stage.ENCODE, job.timing)
+        self._settle(job)

@@ -24,7 +24,19 @@ class NoQuery(Parameters):
     """No query parameters at all."""
 
 
-class ModelQuery(Parameters):
+class TimedQuery(Parameters):
+    """How long the caller waits."""
+
+    timeout_ms: int | None = Field(
+        None,
+        ge=1,
+        le=3_600_000,
+        description="Drop the request with 504 if its work has not begun after so many milliseconds; absent: the "
+        "service's own deadline.",
+    )
+
+
+class ModelQuery(TimedQuery):
     """Which model answers."""
 
     model: ModelParameter = None

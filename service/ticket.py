@@ -25,11 +25,12 @@ PATROL_AFTER_S = 0.1
 class Ticket:
     """One of the slots of the scheduler, from admission to reply. Use it with `with`, on the event loop."""
 
-    def __init__(self, scheduler: "Scheduler", receive: Receive | None) -> None:
+    def __init__(self, scheduler: "Scheduler", receive: Receive | None, patience_s: float) -> None:
         self._admitted = time.perf_counter()
         self.busy_s = 0.0
         self._scheduler = scheduler
         self._receive = receive
+        self._patience_s = patience_s
         self._standing = Standing()
         self._pending: set[asyncio.Future[Any]] = set()
         self._ended_by: Exception | None = None
@@ -51,9 +52,8 @@ class Ticket:
         """Begin to count the deadline, once the request has arrived whole; return it on the loop's clock."""
         if self._deadline is None:
             loop = asyncio.get_running_loop()
-            patience = self._scheduler.capacity.deadline_s
-            self._deadline = loop.time() + patience
-            self._timer = loop.call_later(min(PATROL_AFTER_S, patience), self._start_patrol)
+            self._deadline = loop.time() + self._patience_s
+            self._timer = loop.call_later(min(PATROL_AFTER_S, self._patience_s), self._start_patrol)
         return self._deadline
 
     def age_s(self) -> float:
@@ -140,8 +140,8 @@ class Ticket:
         if self._ended_by is not None:
             return self._ended_by
         self._scheduler.metrics.refused("deadline")
-        seconds = self._scheduler.capacity.deadline_s
-        error = TimedOut(f"the request waited {seconds:g} s, its deadline, and was dropped before any work began")
+        waited = f"{self._patience_s:g} s, its deadline"
+        error = TimedOut(f"the request waited {waited}, and was dropped before any work began")
         self._end(error)
         return error
 

@@ -158,6 +158,20 @@ def test_waiting_past_the_deadline_is_504(serve: Serve, models: Path, jpeg: byte
     assert (late.status_code, late.json()["type"]) == (504, "urn:clearwatch:problem:timed-out")
 
 
+def test_a_caller_says_how_long_it_waits(serve: Serve, models: Path, jpeg: bytes, held: threading.Event) -> None:
+    client = serve(models, deadline_s=60, workers=1)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/v1/score?timeout_ms=1", content=jpeg, headers=JPEG)
+        wait_for(client, 'clearwatch_stage_duration_seconds_count{stage="decode"} 1.0')
+        late = client.post("/v1/score?timeout_ms=200", content=jpeg, headers=JPEG)
+        held.set()
+        assert first.result().status_code == 200  # it had begun
+    assert (late.status_code, late.json()["type"]) == (504, "urn:clearwatch:problem:timed-out")
+    assert "waited 0.2 s" in late.json()["detail"]
+    for wrong in ("0", "-1", "soon", "3600001"):
+        assert client.post(f"/v1/score?timeout_ms={wrong}", content=jpeg, headers=JPEG).status_code == 422
+
+
 def test_a_client_who_leaves_frees_its_slot(serve: Serve, models: Path, jpeg: bytes, held: threading.Event) -> None:
     client = serve(models, workers=1)
     head = f"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
@@ -267,7 +281,7 @@ def test_the_schema_describes_bodies_failures_and_the_token(client: httpx.Client
     )
     assert {"400", "401", "413", "415", "422", "503", "504"} <= set(score["responses"])
     assert "image/png" in score["responses"]["200"]["content"]
-    assert {item["name"] for item in score["parameters"]} == {"model", "threshold", "heatmap", "clip"}
+    assert {item["name"] for item in score["parameters"]} == {"model", "threshold", "heatmap", "clip", "timeout_ms"}
     assert score["security"]
     assert "Problem" in schema["components"]["schemas"]
     assert all(reference in _names(schema) for reference in _references(schema))

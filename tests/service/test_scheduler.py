@@ -255,6 +255,58 @@ def test_one_request_has_no_more_than_its_share_in_flight() -> None:
     go(test())
 
 
+def test_slow_jobs_leave_a_thread_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.scheduler.SLOW_S", 0.0)  # every job is a slow one
+
+    async def test() -> None:
+        tiles, small = HeldModel(), HeldModel()
+        small.go.set()
+        async with running(threads=2, lanes=2) as scheduler:
+            with scheduler.admit() as ticket, scheduler.admit() as other:
+                many = asyncio.create_task(_infer_each(ticket, [Frame(tiles, value) for value in range(4)]))
+                await until(lambda: tiles.batches)
+                for value in (7, 8):
+                    assert (await other.infer(Frame(small, value))).value == value
+                assert len(tiles.batches) == 1, "the second thread is for the others"
+                tiles.go.set()
+                await many
+
+    go(test())
+
+
+def test_slow_jobs_have_every_thread_while_nobody_else_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.scheduler.SLOW_S", 0.0)
+
+    async def test() -> None:
+        tiles = HeldModel()
+        async with running(threads=2, lanes=2) as scheduler:
+            with scheduler.admit() as ticket:
+                many = asyncio.create_task(_infer_each(ticket, [Frame(tiles, value) for value in range(4)]))
+                await until(lambda: len(tiles.batches) == 2)
+                tiles.go.set()
+                await many
+
+    go(test())
+
+
+def test_slow_jobs_spread_again_when_the_others_have_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.scheduler.SLOW_S", 0.0)
+    monkeypatch.setattr("service.scheduler.COMPANY_S", 0.05)
+
+    async def test() -> None:
+        tiles = HeldModel()
+        async with running(threads=2, lanes=2) as scheduler:
+            with scheduler.admit() as ticket:
+                with scheduler.admit():
+                    many = asyncio.create_task(_infer_each(ticket, [Frame(tiles, value) for value in range(4)]))
+                    await until(lambda: tiles.batches)
+                await until(lambda: len(tiles.batches) == 2)
+                tiles.go.set()
+                await many
+
+    go(test())
+
+
 async def _infer_each(ticket: Ticket, works: list[Frame]) -> None:
     await ticket.each([lambda work=work: ticket.infer(work) for work in works])  # type: ignore[misc]
 

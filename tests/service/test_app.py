@@ -161,7 +161,7 @@ def test_waiting_past_the_deadline_is_504(serve: Serve, models: Path, jpeg: byte
 def test_a_caller_says_how_long_it_waits(serve: Serve, models: Path, jpeg: bytes, held: threading.Event) -> None:
     client = serve(models, deadline_s=60, workers=1)
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(client.post, "/v1/score?timeout_ms=1", content=jpeg, headers=JPEG)
+        first = pool.submit(client.post, "/v1/score", content=jpeg, headers=JPEG)
         wait_for(client, 'clearwatch_stage_duration_seconds_count{stage="decode"} 1.0')
         late = client.post("/v1/score?timeout_ms=200", content=jpeg, headers=JPEG)
         held.set()

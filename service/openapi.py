@@ -4,7 +4,6 @@ from enum import StrEnum
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel
 
 from runtime import errors
 from runtime.images import ImageFormat
@@ -18,27 +17,33 @@ Responses = dict[int | str, dict[str, Any]]
 _BINARY = {"type": "string", "format": "binary"}
 _BASE64 = {"type": "string", "description": "base64 or a data URL"}
 
-_IMAGE_BODY: dict[str, Any] = {
-    "required": True,
-    "description": "One image; multipart/form-data with the field repeated, or `images`, is a batch.",
-    "content": {form.value.media_type: {"schema": _BINARY} for form in ImageFormat}
-    | {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "properties": {"image": {"type": "array", "items": _BINARY}},
-                "required": ["image"],
-            }
+# Sixteen grey pixels: what the JSON bodies show as an example must be an image, for it will be tried.
+_EXAMPLE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAQAAAAECAAAAACMmsGiAAAAF0lEQVR4AWNkEBAQYHQAEiwggvEAkAAAEEQCCPtjts4AAAAASUVORK5CYII="
+)
+
+
+def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
+
+
+def _image_body(*, batch: bool) -> dict[str, Any]:
+    """Describe the bodies that images come in: one image, or also several."""
+    how_many = {"minItems": 1} if batch else {"minItems": 1, "maxItems": 1}
+    parts = {"type": "array", "items": _BINARY, **how_many}
+    one, many = _object(image=_BASE64), _object(images={"type": "array", "items": _BASE64, **how_many})
+    several = "; multipart/form-data with the field repeated, or `images`, is a batch" if batch else ""
+    return {
+        "required": True,
+        "description": f"One image{several}.",
+        "content": {
+            **{form.value.media_type: {"schema": _BINARY} for form in ImageFormat},
+            "multipart/form-data": {"schema": {"oneOf": [_object(image=parts), _object(file=parts)]}},
+            "application/json": {"schema": {"oneOf": [one, many]}, "example": {"image": _EXAMPLE}},
         },
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "properties": {"image": _BASE64, "images": {"type": "array", "items": _BASE64}},
-            },
-            "example": {"image": "iVBORw0KGgoAAAANSUhEUgAA…"},
-        },
-    },
-}
+    }
+
+
 SAMPLE_BODY: dict[str, Any] = {
     "requestBody": {"required": True, "content": {"application/json": {"schema": SampleRequest.model_json_schema()}}}
 }
@@ -56,7 +61,11 @@ PLAIN_FAILURES = problems.documented(errors.Unauthorized)
 
 
 def replies(
-    model: type[BaseModel], failures: Responses, *, image_types: tuple[str, ...] = (), description: str = "OK"
+    model: Any,  # noqa: ANN401 - a model, or a union of models
+    failures: Responses,
+    *,
+    image_types: tuple[str, ...] = (),
+    description: str = "OK",
 ) -> Responses:
     """Document an endpoint: the JSON it answers with, the images it answers with instead, and how it fails."""
     images = {media_type: {"schema": _BINARY} for media_type in image_types}
@@ -64,9 +73,12 @@ def replies(
     return success | failures
 
 
-def takes_images(query: type[Parameters]) -> dict[str, Any]:
-    """Document an endpoint that reads images and these query parameters by itself."""
-    return {"requestBody": _IMAGE_BODY, "parameters": [_parameter(query, name) for name in query.model_fields]}
+def takes_images(query: type[Parameters], *, batch: bool = True) -> dict[str, Any]:
+    """Document an endpoint that reads images, one or a batch, and these query parameters by itself."""
+    return {
+        "requestBody": _image_body(batch=batch),
+        "parameters": [_parameter(query, name) for name in query.model_fields],
+    }
 
 
 def _parameter(query: type[Parameters], name: str) -> dict[str, Any]:

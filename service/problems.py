@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -12,12 +12,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from runtime import errors
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 CLIENT_LEFT = 499  # nginx's number for it; nobody is there to read the reply, but the log and the metrics are
 
 
@@ -122,7 +124,20 @@ def _http_kind(status: int) -> Kind:
 
 
 async def _respond(request: Request, error: Exception) -> Response:
-    return problem_of(error).as_response(request)
+    problem = problem_of(error)
+    if problem.kind.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        problem = replace(problem, headers={"Allow": ", ".join(_allowed(request))})
+    return problem.as_response(request)
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return every method that the path has: Starlette names those of the first route alone."""
+
+    def has(method: str) -> bool:
+        scope = dict(request.scope) | {"method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return [method for method in METHODS if has(method)]
 
 
 def install(app: FastAPI) -> None:

@@ -1,12 +1,14 @@
 """The parameters that endpoints take, and the shapes they answer with."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from runtime.engines import Engine
 from runtime.manifest import Manifest, Task
 from service.scoring import Heatmap, State
+
+R = TypeVar("R", bound=BaseModel)
 
 MAX_SAMPLES = 64
 MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exact
@@ -263,3 +265,15 @@ class ProblemReply(BaseModel):
     instance: str
     request_id: str
     errors: list[dict[str, Any]] | None = Field(None, description="Of a validation: loc, msg and type of each.")
+
+
+class FailedReply(BaseModel):
+    """What stands for an image of a batch that could not be used."""
+
+    error: ProblemReply
+
+
+class BatchReply(BaseModel, Generic[R]):
+    """What is answered to several images, in their order."""
+
+    results: list[R | FailedReply]

@@ -34,7 +34,7 @@ CameraName = Annotated[
     "/cameras/{camera}/frames",
     summary="Score a camera's next frame",
     responses=replies(CameraReply, CAMERA_FAILURES),
-    openapi_extra=takes_images(CameraQuery),
+    openapi_extra=takes_images(CameraQuery, batch=False),
 )
 async def score_next_frame(request: Request, camera: CameraName) -> Response:
     """Score a frame together with those before it.

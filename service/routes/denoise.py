@@ -9,7 +9,7 @@ from service.denoising import denoise as denoise_one
 from service.dependencies import Call
 from service.openapi import IMAGE_FAILURES, replies, takes_images
 from service.replies import IMAGE_TYPES, EncodedImage, answer_with_images
-from service.schemas import DenoiseQuery, ImageReply
+from service.schemas import BatchReply, DenoiseQuery, ImageReply
 from service.ticket import Ticket
 from service.uploads import UploadedImage
 
@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1", tags=["images"])
     summary="Denoise a frame",
     response_class=Response,
     responses=replies(
-        ImageReply,
+        ImageReply | BatchReply[ImageReply],
         IMAGE_FAILURES,
         image_types=IMAGE_TYPES,
         description="The frame without its noise, with X-Model and X-Noise-Level.",

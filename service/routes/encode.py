@@ -10,7 +10,7 @@ from runtime.model import Model, Outputs
 from service.dependencies import Call
 from service.openapi import IMAGE_FAILURES, replies, takes_images
 from service.replies import answer, identity
-from service.schemas import LatentReply, ModelQuery
+from service.schemas import BatchReply, LatentReply, ModelQuery
 from service.scoring import require_single_frame
 from service.ticket import Ticket
 from service.uploads import UploadedImage
@@ -38,7 +38,7 @@ class Encoding(Work[list[float]]):
 @router.post(
     "/encode",
     summary="Encode a frame to its latent",
-    responses=replies(LatentReply, IMAGE_FAILURES),
+    responses=replies(LatentReply | BatchReply[LatentReply], IMAGE_FAILURES),
     openapi_extra=takes_images(ModelQuery),
 )
 async def encode(request: Request) -> Response:

@@ -1,11 +1,13 @@
 """Liveness, readiness and metrics."""
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from runtime.errors import Unauthorized
 from service.dependencies import Call
 from service.openapi import replies
+from service.problems import documented
 from service.schemas import NoQuery, ReadyReply
 from service.state import Service
 
@@ -37,7 +39,12 @@ async def readyz(request: Request) -> Response:
     return JSONResponse(body, 200 if status == "ready" else 503)
 
 
-@router.get("/metrics", summary="Metrics for Prometheus")
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=PlainTextResponse,
+    responses=documented(Unauthorized),
+)
 async def metrics(request: Request) -> Response:
     """Return the metrics in Prometheus' text format."""
     call = Call.of(request)

@@ -10,7 +10,7 @@ from service.dependencies import Call
 from service.negotiation import Accept
 from service.openapi import IMAGE_FAILURES, replies, takes_images
 from service.replies import IMAGE_TYPES, EncodedImage, answer_with_images, as_sent, encode_as_asked
-from service.schemas import ImageReply, ModelQuery
+from service.schemas import BatchReply, ImageReply, ModelQuery
 from service.scoring import require_single_frame
 from service.ticket import Ticket
 from service.uploads import UploadedImage
@@ -50,7 +50,7 @@ class Reconstructing(Work[EncodedImage]):
     summary="Reconstruct a frame",
     response_class=Response,
     responses=replies(
-        ImageReply,
+        ImageReply | BatchReply[ImageReply],
         IMAGE_FAILURES,
         image_types=IMAGE_TYPES,
         description="The reconstruction, with X-Model and X-Anomaly-Score.",

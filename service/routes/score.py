@@ -12,7 +12,7 @@ from runtime.model import Model
 from service.dependencies import Call
 from service.openapi import IMAGE_FAILURES, replies, takes_images
 from service.replies import JSON, PNG, answer, identity, in_base64, timing_ms
-from service.schemas import FramesQuery, ScoreReply
+from service.schemas import BatchReply, FramesQuery, ScoreReply
 from service.scoring import Heatmap, Scoring, Verdict, as_json, require_single_frame
 from service.ticket import Ticket
 from service.uploads import Upload, UploadedImage
@@ -58,7 +58,7 @@ class Scored:
 @router.post(
     "/score",
     summary="Score a frame, a batch or a clip",
-    responses=replies(ScoreReply, IMAGE_FAILURES, image_types=(PNG,)),
+    responses=replies(ScoreReply | BatchReply[ScoreReply], IMAGE_FAILURES, image_types=(PNG,)),
     openapi_extra=takes_images(FramesQuery),
 )
 async def score(request: Request) -> Response:

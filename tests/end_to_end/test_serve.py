@@ -1,28 +1,21 @@
 """`python -m service` as an operator runs it: a process, a port, signals, exit codes."""
 
-import json
-import os
 import resource
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
 from runtime.images import ImageFormat, decode, encode
+from tests.end_to_end.service_process import ROOT, served, start
 from tests.model_folders import write_every_sort, write_slow
 
-ROOT = Path(__file__).parents[2]
 FRAME = encode(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8), ImageFormat.JPEG)
 JPEG = {"Content-Type": "image/jpeg"}
 
@@ -32,53 +25,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_every_sort(tmp_path_factory.mktemp("models"))
 
 
-def start(folder: Path, *module: str, **settings: object) -> "subprocess.Popen[str]":
-    variables = {f"CLEARWATCH_{name.upper()}": str(value) for name, value in settings.items()}
-    return subprocess.Popen(
-        [sys.executable, "-m", *(module or ("service",))],
-        cwd=folder,  # no .env, no models folder: everything is said
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
 def refused(folder: Path, *module: str, **settings: object) -> tuple[int, str]:
     process = start(folder, *module, **settings)
     _, errors = process.communicate(timeout=30)
     return process.returncode, errors
-
-
-@dataclass(frozen=True)
-class Served:
-    process: "subprocess.Popen[str]"
-    client: httpx.Client
-    announcement: dict[str, Any]
-
-    def stop(self) -> list[dict[str, Any]]:
-        """End it politely; return its log."""
-        self.process.send_signal(signal.SIGTERM)
-        _, errors = self.process.communicate(timeout=30)
-        return [json.loads(line) for line in errors.splitlines()]
-
-
-@contextmanager
-def served(models: Path, **settings: object) -> Iterator[Served]:
-    process = start(models, models_dir=models, port=0, **settings)
-    try:
-        assert process.stderr is not None
-        announcement = json.loads(process.stderr.readline())
-        with httpx.Client(base_url=announcement["url"], timeout=30) as client:
-            give_up = time.monotonic() + 20
-            while client.get("/readyz").status_code != 200:
-                assert time.monotonic() < give_up
-                time.sleep(0.02)
-            yield Served(process, client, announcement)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
 
 
 def test_every_endpoint_once_and_a_clean_end(models: Path) -> None:

@@ -158,6 +158,16 @@ def test_waiting_past_the_deadline_is_504(serve: Serve, models: Path, jpeg: byte
     assert (late.status_code, late.json()["type"]) == (504, "urn:clearwatch:problem:timed-out")
 
 
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [("/v1/cameras/x", "DELETE, GET"), ("/v1/score", "POST"), ("/healthz", "GET"), ("/v1/models", "GET")],
+)
+def test_a_method_that_a_path_has_not_is_405_with_those_it_has(client: httpx.Client, path: str, methods: str) -> None:
+    reply = client.put(path)
+    assert (reply.status_code, reply.headers["allow"]) == (405, methods)
+    assert reply.json()["type"] == "urn:clearwatch:problem:method-not-allowed"
+
+
 def test_a_caller_says_how_long_it_waits(serve: Serve, models: Path, jpeg: bytes, held: threading.Event) -> None:
     client = serve(models, deadline_s=60, workers=1)
     with ThreadPoolExecutor(1) as pool:

@@ -6,7 +6,7 @@ import pytest
 
 from runtime.images import ImageFormat, encode
 from runtime.model import Model
-from tests.end_to_end.test_serve import JPEG, served
+from tests.end_to_end.service_process import JPEG, served
 from tests.models.conftest import MODELS
 from tests.models.scenes import drawn, tiled, with_noise
 

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).parents[2]
+JPEG = {"Content-Type": "image/jpeg"}
 
 
 def start(folder: Path, *module: str, **settings: object) -> "subprocess.Popen[str]":

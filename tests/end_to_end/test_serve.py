@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 
 from runtime.images import ImageFormat, decode, encode
-from tests.end_to_end.service_process import ROOT, served, start
+from tests.end_to_end.service_process import JPEG, ROOT, served, start
 from tests.model_folders import write_every_sort, write_slow
 
 FRAME = encode(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8), ImageFormat.JPEG)
-JPEG = {"Content-Type": "image/jpeg"}
 
 
 @pytest.fixture(scope="module")

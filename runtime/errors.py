@@ -16,6 +16,7 @@
     ├── FrameOutOfOrder           a frame older than one already seen of that camera
     ├── DeviceUnavailable         the named execution provider is not on this machine
     ├── Unauthorized              no bearer token, or a wrong one
+    ├── Forbidden                 a token that does not open this
     ├── Overloaded                the queue is full
     ├── TimedOut                  the request waited longer than its deadline
     ├── UploadTimedOut            the request's body did not arrive in time
@@ -87,6 +88,10 @@ class DeviceUnavailable(ClearwatchError):
 
 class Unauthorized(ClearwatchError):
     """The bearer token is missing or wrong."""
+
+
+class Forbidden(ClearwatchError):
+    """The bearer token does not open this."""
 
 
 class Overloaded(ClearwatchError):

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 
 from service import openapi, problems
@@ -37,7 +38,15 @@ def create_app(settings: Settings) -> FastAPI:
         static_url=ASSETS_PATH,
     )
     app.state.service = service
-    app.add_middleware(TokenGuard, token=service.token)
+    app.add_middleware(TokenGuard, keyring=service.keyring)
+    if origins := settings.allowed_origins():
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+            expose_headers=["X-Model", "X-Noise-Level", "X-Anomaly-Score", "X-State", "X-Anomalous", "X-Request-Id"],
+        )
     app.add_middleware(RequestScope, metrics=service.metrics)
     problems.install(app)
     app.include_router(health.router)

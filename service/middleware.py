@@ -1,6 +1,5 @@
 """Around every request: its id, its line in the log, its place in the metrics, the token, the last catch for errors."""
 
-import hmac
 import itertools
 import logging
 import re
@@ -12,10 +11,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runtime.errors import Unauthorized
+from runtime.errors import ClearwatchError, Forbidden, Unauthorized
 from service import log
 from service.metrics import Metrics
 from service.problems import CLIENT_LEFT, problem_of
+from service.tokens import Keyring, required_scope
 
 logger = logging.getLogger("service.access")
 
@@ -28,6 +28,21 @@ _COUNTER = itertools.count(1)
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
 ASSETS_PATH = "/docs-assets"  # scripts and styles of /docs, open too
+# What browsers are told: a reply is never a page, is shown in none, and is not theirs to keep.
+_EVERYWHERE = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+)
+_REPLY_HEADERS = (
+    *_EVERYWHERE,
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+)
+_PAGE_HEADERS = (
+    *_EVERYWHERE,
+    (b"content-security-policy", b"default-src 'self' 'unsafe-inline'; img-src 'self' data: blob:"),
+)
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds, and of no interest
 
 
@@ -53,7 +68,8 @@ class RequestScope:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                added = ((b"x-request-id", request_id.encode()), *_headers_for(scope["path"]))
+                message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
         try:
@@ -71,7 +87,12 @@ class RequestScope:
         level = logging.DEBUG if route in _QUIET else logging.INFO
         if logger.isEnabledFor(level):
             fields = {"method": scope["method"], "route": route, "status": status, "ms": round(seconds * 1000, 2)}
-            logger.log(level, "request", extra=fields)
+            caller = scope["state"].get("caller")
+            logger.log(level, "request", extra=fields if caller is None else fields | {"caller": caller})
+
+
+def _headers_for(path: str) -> tuple[tuple[bytes, bytes], ...]:
+    return _PAGE_HEADERS if path == "/docs" or path.startswith(ASSETS_PATH) else _REPLY_HEADERS
 
 
 def _request_id(scope: MutableMapping[str, Any]) -> str:
@@ -88,23 +109,31 @@ def _route_template(scope: Scope) -> str:
 
 
 class TokenGuard:
-    """Asks for the token on every path that is not open, so that a new endpoint is guarded without a word."""
+    """Asks for a token on every path that is not open, so that a new endpoint is guarded without a word."""
 
-    def __init__(self, app: ASGIApp, token: bytes | None) -> None:
+    def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
         self._app = app
-        self._token = token
+        self._keyring = keyring
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request through, or answer 401 before anything of its body is read."""
-        if scope["type"] == "http" and not self._admits(scope):
-            refusal = problem_of(Unauthorized("send the service's token: Authorization: Bearer <token>"))
-            await refusal.as_response(Request(scope))(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+        """Let the request through, or answer 401 or 403 before anything of its body is read."""
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        if refusal is None:
+            await self._app(scope, receive, send)
+        else:
+            await problem_of(refusal).as_response(Request(scope))(scope, receive, send)
 
-    def _admits(self, scope: Scope) -> bool:
+    def _refusal(self, scope: Scope) -> ClearwatchError | None:
         path = scope["path"]
-        if self._token is None or path in OPEN_PATHS or path.startswith(f"{ASSETS_PATH}/"):
-            return True
-        scheme, _, token = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
-        return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
+        if self._keyring.is_open or path in OPEN_PATHS or path.startswith(f"{ASSETS_PATH}/"):
+            return None
+        scheme, _, secret = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
+        token = self._keyring.find(secret.strip()) if scheme.lower() == b"bearer" else None
+        if token is None:
+            return Unauthorized("send a token of this service: Authorization: Bearer <token>")
+        scope.setdefault("state", {})["caller"] = token.name
+        needed = required_scope(scope["method"], path)
+        if needed not in token.scopes:
+            opened = ", ".join(sorted(token.scopes))
+            return Forbidden(f"the token of {token.name} opens {opened}; this call needs one that opens {needed}")
+        return None

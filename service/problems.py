@@ -54,6 +54,7 @@ KINDS: Mapping[type[errors.ClearwatchError], Kind] = {
     errors.FrameOutOfOrder: Kind(409, "frame-out-of-order", "A later frame of that camera has been seen"),
     errors.DeviceUnavailable: Kind(503, "device-unavailable", "The device is not available"),
     errors.Unauthorized: Kind(401, "unauthorized", "A valid bearer token is needed"),
+    errors.Forbidden: Kind(403, "forbidden", "The bearer token does not open this"),
     errors.Overloaded: Kind(503, "overloaded", "The service is at its capacity"),
     errors.TimedOut: Kind(504, "timed-out", "The request waited longer than its deadline"),
     errors.UploadTimedOut: Kind(408, "upload-timed-out", "The body of the request did not arrive in time"),
@@ -149,7 +150,8 @@ def install(app: FastAPI) -> None:
 def documented(*classes: type[errors.ClearwatchError]) -> dict[int | str, dict[str, Any]]:
     """Describe the failures of an endpoint for OpenAPI."""
     kinds: dict[int, list[Kind]] = {}
-    for cls in classes:
+    guarded = (errors.Forbidden,) if errors.Unauthorized in classes else ()
+    for cls in (*classes, *guarded):
         kinds.setdefault(KINDS[cls].status, []).append(KINDS[cls])
     kinds.setdefault(INVALID_REQUEST.status, []).append(INVALID_REQUEST)
     schema = {"$ref": "#/components/schemas/Problem"}

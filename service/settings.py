@@ -2,20 +2,23 @@
 
 import difflib
 import os
+import re
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, StringConstraints, ValidationError, model_validator
+from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from runtime.devices import DeviceChoice
+from service.tokens import Keyring, Token, read_tokens
 
 PREFIX = "CLEARWATCH_"
 ENV_FILE = Path(".env")
 MIN_TOKEN_CHARACTERS = 8
+ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+")
 
 MiB = 2**20
 
@@ -48,8 +51,14 @@ class Settings(BaseSettings):
         None, description="Bearer token that callers of /v1 and /metrics must send; 8 characters or more."
     )
     token_file: Path | None = Field(None, description="File that holds the token, for Docker and Kubernetes secrets.")
+    tokens_file: Path | None = Field(
+        None, description="File of hashed tokens with scopes, one a line; python -m service.tokens makes them."
+    )
     allow_anonymous: bool = Field(
         default=False, description="Listen beyond loopback without a token: only behind a proxy that asks for one."
+    )
+    cors_origins: str | None = Field(
+        None, description="Web pages whose scripts may call, as https://host, separated by commas; none by default."
     )
     models_dir: Path = Field(Path("models"), description="Folder of model folders.")
     device: DeviceChoice = Field(
@@ -98,12 +107,31 @@ class Settings(BaseSettings):
         token = self.bearer_token()
         if token is not None and (len(token) < MIN_TOKEN_CHARACTERS or not token.isascii() or not token.isprintable()):
             raise ValueError(f"the token must have at least {MIN_TOKEN_CHARACTERS} printable ASCII characters")
-        if token is None and not self.allow_anonymous and not _is_loopback(self.host):
+        if self.keyring().is_open and not self.allow_anonymous and not _is_loopback(self.host):
             raise ValueError(
-                f"{PREFIX}HOST={self.host} lets other machines in, so a token is needed: set {PREFIX}TOKEN or "
-                f"{PREFIX}TOKEN_FILE, or set {PREFIX}ALLOW_ANONYMOUS=true if a proxy in front asks for one"
+                f"{PREFIX}HOST={self.host} lets other machines in, so a token is needed: set {PREFIX}TOKEN, "
+                f"{PREFIX}TOKEN_FILE or {PREFIX}TOKENS_FILE, or set {PREFIX}ALLOW_ANONYMOUS=true if a proxy in front "
+                "asks for one"
             )
         return self
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_origins(cls, value: str | None) -> str | None:
+        for origin in _listed(value):
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin} is no origin; write it as https://host or https://host:port")
+        return value
+
+    def allowed_origins(self) -> list[str]:
+        """Return the origins of the pages whose scripts may call."""
+        return _listed(self.cors_origins)
+
+    def keyring(self) -> Keyring:
+        """Return the tokens that open the service: the one that opens everything, and those of the file."""
+        secret = self.bearer_token()
+        tokens = [] if secret is None else [Token.of(secret, "token")]
+        return Keyring([*tokens, *(read_tokens(self.tokens_file) if self.tokens_file is not None else ())])
 
     def bearer_token(self) -> str | None:
         """Return the token, read from its file where there is one."""
@@ -113,6 +141,10 @@ class Settings(BaseSettings):
             return self.token_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"{PREFIX}TOKEN_FILE={self.token_file} cannot be read: {error}") from error
+
+
+def _listed(value: str | None) -> list[str]:
+    return [part.strip() for part in (value or "").split(",") if part.strip()]
 
 
 def _is_loopback(host: str) -> bool:

@@ -10,6 +10,7 @@ from service.metrics import Metrics
 from service.scheduler import Capacity, Scheduler
 from service.settings import Settings
 from service.store import ModelStore
+from service.tokens import Keyring
 from service.uploads import UploadLimits
 
 
@@ -18,7 +19,7 @@ class Service:
     """The parts, wired together."""
 
     settings: Settings
-    token: bytes | None
+    keyring: Keyring
     device: Device
     metrics: Metrics
     store: ModelStore
@@ -30,13 +31,12 @@ class Service:
     @classmethod
     def build(cls, settings: Settings) -> "Service":
         """Make the parts and start nothing. Raises DeviceUnavailable or ModelFolderInvalid."""
-        token = settings.bearer_token()
         device = select_device(settings.device, settings.workers)
         metrics = Metrics(device)
         capacity = _capacity(settings, device)
         return cls(
             settings=settings,
-            token=None if token is None else token.encode(),
+            keyring=settings.keyring(),
             device=device,
             metrics=metrics,
             store=ModelStore(settings.models_dir, device, metrics),

@@ -22,6 +22,7 @@ from runtime.images import ImageFormat, encode
 from runtime.model import Model, Outputs
 from service.app import create_app
 from service.settings import Settings
+from service.tokens import Scope, Token
 from tests.service.conftest import JPEG, PNG, Serve, running
 
 PROBLEM = {"type", "title", "status", "detail", "instance", "request_id"}
@@ -65,6 +66,64 @@ def test_a_token_guards_all_but_health_and_docs(serve: Serve, models: Path, jpeg
     right = {"Authorization": "Bearer correct horse"}
     assert client.post("/v1/score", content=jpeg, headers=JPEG | right).status_code == 200
     assert client.get("/metrics", headers=right).status_code == 200
+
+
+def test_a_token_opens_what_its_scopes_say(serve: Serve, models: Path, jpeg: bytes, tmp_path: Path) -> None:
+    secrets = {scope: f"the secret for {scope}" for scope in Scope}
+    lines = [Token.of(secret, scope, [scope]).model_dump_json() for scope, secret in secrets.items()]
+    (tmp_path / "tokens").write_text("\n".join(lines))
+    client = serve(models, tokens_file=tmp_path / "tokens")
+    calls = {
+        Scope.SCORE: ("POST", "/v1/score"),
+        Scope.READ: ("GET", "/v1/models"),
+        Scope.METRICS: ("GET", "/metrics"),
+        Scope.ADMIN: ("POST", "/v1/models:reload"),
+    }
+    for needed, (method, path) in calls.items():
+        for scope, secret in secrets.items():
+            headers = JPEG | {"Authorization": f"Bearer {secret}"}
+            reply = client.request(method, path, content=jpeg, headers=headers)
+            assert reply.status_code == (200 if scope is needed else 403)
+            if scope is not needed:
+                assert reply.json()["type"] == "urn:clearwatch:problem:forbidden"
+                assert reply.json()["detail"] == (
+                    f"the token of {scope} opens {scope}; this call needs one that opens {needed}"
+                )
+        assert client.request(method, path, content=jpeg, headers=JPEG).status_code == 401
+
+
+def test_the_log_names_the_caller_and_no_secret(
+    serve: Serve, models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "tokens").write_text(Token.of("the secret of the door", "door").model_dump_json())
+    client = serve(models, tokens_file=tmp_path / "tokens")
+    client.headers["Authorization"] = "Bearer the secret of the door"
+    with caplog.at_level("INFO", "service.access"):
+        client.get("/v1/models")
+        wait_for(client, 'clearwatch_requests_total{code="200",method="GET",route="/v1/models"} 1.0')
+    (line,) = [record for record in caplog.records if "caller" in vars(record)]
+    assert vars(line)["caller"] == "door"
+    assert "secret" not in str(vars(line))
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/healthz", "/nowhere", "/docs"])
+def test_browsers_are_told_to_be_careful(client: httpx.Client, path: str) -> None:
+    headers = client.get(path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["content-security-policy"].startswith(
+        "default-src 'none'" if path != "/docs" else "default-src 'self'"
+    )
+    assert "access-control-allow-origin" not in headers
+
+
+def test_scripts_of_other_pages_may_not_call_unless_they_are_named(serve: Serve, models: Path) -> None:
+    asks = {"Origin": "https://wall.example", "Access-Control-Request-Method": "POST"}
+    assert "access-control-allow-origin" not in serve(models).options("/v1/score", headers=asks).headers
+    named = serve(models, cors_origins="https://wall.example", token="long enough")  # noqa: S106
+    assert named.options("/v1/score", headers=asks).headers["access-control-allow-origin"] == "https://wall.example"
+    other = named.options("/v1/score", headers=asks | {"Origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in other.headers
 
 
 def test_docs_fetch_nothing_from_elsewhere(serve: Serve, models: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from service.settings import Settings, SettingsError, load_settings
+from service.tokens import Scope, Token
 
 NO_FILE = Path("no such .env")
 
@@ -76,3 +77,25 @@ def test_an_env_file_stands_behind_the_environment(monkeypatch: pytest.MonkeyPat
 
 def test_the_token_is_not_shown() -> None:
     assert "long enough" not in repr(Settings.model_validate({"token": "long enough"}))
+
+
+def test_tokens_with_scopes_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    token = Token.of("a secret of a camera", "door", [Scope.SCORE])
+    (tmp_path / "tokens").write_text(token.model_dump_json())
+    settings = load(monkeypatch, HOST="::", TOKENS_FILE=str(tmp_path / "tokens"))
+    assert settings.keyring().find(b"a secret of a camera") == token
+    both = load(monkeypatch, HOST="::", TOKENS_FILE=str(tmp_path / "tokens"), TOKEN="long enough")  # noqa: S106
+    everything = both.keyring().find(b"long enough")
+    assert everything is not None
+    assert everything.scopes == set(Scope)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load(monkeypatch, TOKENS_FILE=str(tmp_path / "nowhere"))
+
+
+def test_origins_are_a_list_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(monkeypatch).allowed_origins() == []
+    found = load(monkeypatch, CORS_ORIGINS="https://a.example, http://localhost:3000").allowed_origins()
+    assert found == ["https://a.example", "http://localhost:3000"]
+    for wrong in ("*", "a.example", "https://a.example/page"):
+        with pytest.raises(SettingsError, match="is no origin"):
+            load(monkeypatch, CORS_ORIGINS=wrong)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,20 @@ class Learner(LightningModule):
         return warm * (FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+@contextmanager
+def _without_denormals() -> Iterator[None]:
+    """Flush denormal numbers to zero: the momentum of a dead filter fades into them, and they slow a CPU many times.
+
+    Threads inherit it from the one that starts them: enter before the first of them is.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@_without_denormals()
 def train(recipe: Recipe, split: Split, run: Path, *, resume: bool) -> Path:
     """Train until the recipe's last step and return the checkpoint of the lowest validation loss.
 
@@ -106,8 +121,6 @@ def train(recipe: Recipe, split: Split, run: Path, *, resume: bool) -> Path:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.set_float32_matmul_precision("high")
-    # The momentum of a filter that has died fades into denormal numbers, with which a CPU is several times slower.
-    torch.set_flush_denormal(True)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # it tells of its other products
     checkpoint, steps = newest_checkpoint(run, recipe) if resume else (None, 0)
     seed = (recipe.seed + steps) % 2**32  # a resumed run goes on to other frames and other noise

@@ -131,11 +131,11 @@ def test_a_small_frame_is_answered_between_the_tiles_of_a_large_one(
     run, let_go = Model.run, threading.Semaphore(0)
     order: list[str] = []
 
-    def note_and_run(model: Model, frames: Pixels, level: Floats) -> Outputs:
+    def note_and_run(model: Model, frames: Pixels, level: Floats, *, alone: bool) -> Outputs:
         is_tile = frames.shape[1:] != frame.shape
         order.append("tile" if is_tile else "small")
         assert not is_tile or let_go.acquire(timeout=20)
-        return run(model, frames, level)
+        return run(model, frames, level, alone=alone)
 
     monkeypatch.setattr(Model, "run", note_and_run)
     client = serve(models, workers=1, tile_pixels=80 * 80)

@@ -10,6 +10,7 @@ import io
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -27,6 +28,10 @@ Image.MAX_IMAGE_PIXELS = None
 
 # A progressive JPEG usually comes in ten scans. Each may be a hundred bytes long and costs a pass over all pixels.
 MAX_JPEG_SCANS = 100
+
+# A JPEG is decoded at a reduced size that is still so many times the size wanted: averaging the rest away hides that
+# the reduction is sharper than an average. Scaled to a tenth, photographs differ by 0.2 of 255 levels in the mean.
+SPARE = 3
 
 BMP_RUN_LENGTHS = frozenset({1, 2})  # 8 and 4 bits a pixel, as the BMP header has it
 
@@ -74,11 +79,23 @@ class Limits:
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded image: `pixels` is [height, width, channels]; `grey` says that the file held one channel."""
+    """A decoded image: `pixels` is [height, width, channels]; `grey` says that the file held one channel.
+
+    `height` and `width` are those of the image as it was sent, upright, whatever `pixels` was reduced to.
+    """
 
     pixels: Pixels
     format: ImageFormat
     grey: bool
+    height: int
+    width: int
+
+
+class Size(NamedTuple):
+    """Height and width in pixels."""
+
+    height: int
+    width: int
 
 
 DEFAULT_LIMITS = Limits()
@@ -103,8 +120,11 @@ def decode(
     channels: int | None = None,
     claimed: ImageFormat | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    fit: Size | None = None,
 ) -> Picture:
-    """Decode one image to `channels` (1, 3, or as many as the file holds).
+    """Decode one image to `channels` (1, 3, or as many as the file holds), and scale it to `fit` where that is given.
+
+    Of a JPEG that is to become much smaller only the low frequencies are decoded, in half the time.
 
     Raises UnsupportedImage when the bytes are not of a format we read or of the `claimed` one, ImageTooLarge
     over the limits, UnreadableImage for damaged or truncated data.
@@ -118,26 +138,30 @@ def decode(
             f"the content type says {claimed.value.media_type} but the bytes are {found.value.media_type}"
         )
     try:
-        return _decode(data, found, channels, limits)
+        return _decode(data, found, channels, limits, fit)
     except ImageError:
         raise
     except Exception as error:  # on hostile bytes a decoder may raise anything at all
         raise UnreadableImage(f"the {found.value.name} data is damaged or truncated") from error
 
 
-def _decode(data: bytes, found: ImageFormat, channels: int | None, limits: Limits) -> Picture:
+def _decode(data: bytes, found: ImageFormat, channels: int | None, limits: Limits, fit: Size | None) -> Picture:
     if found is ImageFormat.WEBP:  # Pillow sets up the decoder, buffers and all, before it tells the size
         _check_pixels(*headers.webp_size(data), limits)
     # Its own reader, not Image.open, which also tries what a JPEG may be besides a JPEG. Nothing is decoded yet.
     with found.value.reader(io.BytesIO(data)) as image:
         _check_pixels(*image.size, limits)
         _check_effort(image, data)
-        image.load()
-        grey = image.mode in GREY_MODES
-        plain = np.asarray(_convert(image, "L" if channels == 1 or (channels is None and grey) else "RGB"))
         exif = image.info.get("exif")  # not always bytes: the text chunks of a PNG may bear any name
-        upright = _turn(np.atleast_3d(plain), headers.exif_orientation(exif if isinstance(exif, bytes) else b""))
-        return Picture(np.ascontiguousarray(upright), found, grey)
+        orientation = headers.exif_orientation(exif if isinstance(exif, bytes) else b"")
+        height, width = _lying(Size(image.height, image.width), orientation)
+        grey = image.mode in GREY_MODES
+        mode = "L" if channels == 1 or (channels is None and grey) else "RGB"
+        # Only a JPEG takes this to heart: its luma is there without the colours, and smaller pictures within it.
+        image.draft(mode, None if fit is None else _reduced(fit, orientation))
+        image.load()
+        upright = np.ascontiguousarray(_turn(np.atleast_3d(np.asarray(_convert(image, mode))), orientation))
+        return Picture(upright if fit is None else resize(upright, *fit), found, grey, height, width)
 
 
 def _check_bytes(count: int, limits: Limits) -> None:
@@ -157,6 +181,17 @@ def _check_effort(image: Image.Image, data: bytes) -> None:
         raise UnsupportedImage(f"the progressive JPEG has {scans} scans; at most {MAX_JPEG_SCANS} are accepted")
     if image.info.get("compression") in BMP_RUN_LENGTHS:
         raise UnsupportedImage("the BMP is run-length coded; send an uncompressed one, or a PNG")
+
+
+def _reduced(fit: Size, orientation: int) -> tuple[int, int]:
+    """Return the least width and height to decode to, as Pillow asks for them."""
+    height, width = _lying(fit, orientation)
+    return SPARE * width, SPARE * height
+
+
+def _lying(size: Size, orientation: int) -> Size:
+    """Turn an upright size as the file holds it, or back."""
+    return Size(size.width, size.height) if orientation > 4 else size
 
 
 def _turn(pixels: Pixels, orientation: int) -> Pixels:
@@ -184,11 +219,13 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def read(path: Path, *, channels: int | None = None, limits: Limits = DEFAULT_LIMITS) -> Picture:
+def read(
+    path: Path, *, channels: int | None = None, limits: Limits = DEFAULT_LIMITS, fit: Size | None = None
+) -> Picture:
     """Decode the image file at `path`; errors name the file."""
     try:
         _check_bytes(path.stat().st_size, limits)
-        return decode(path.read_bytes(), channels=channels, limits=limits)
+        return decode(path.read_bytes(), channels=channels, limits=limits, fit=fit)
     except ImageError as error:
         raise type(error)(f"{path}: {error}") from error
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from runtime.devices import Device, open_session
 from runtime.engines import Arrays, Session, Signature, found_tensor
 from runtime.errors import DeviceUnavailable, InvalidInput, ModelFolderInvalid, TaskNotSupported
-from runtime.images import Pixels, resize
+from runtime.images import Pixels, Size, resize
 from runtime.manifest import File, Graph, Manifest, Task, Tensor, read_manifest
 
 Floats = npt.NDArray[np.float32]
@@ -90,10 +90,15 @@ class Model:
         """Run the golden input once more, to see how long it takes."""
         self._run("autoencoder", self._golden)
 
+    @property
+    def frame_size(self) -> Size | None:
+        """The size that frames are scaled to; None for a model that takes any."""
+        height, width = self.manifest.input.height, self.manifest.input.width
+        return None if height is None or width is None else Size(height, width)
+
     def fit(self, pixels: Pixels) -> Pixels:
         """Scale [h, w, c] pixels to the input size of the model, where it has one."""
-        height, width = self.manifest.input.height, self.manifest.input.width
-        return pixels if height is None or width is None else resize(pixels, height, width)
+        return pixels if self.frame_size is None else resize(pixels, *self.frame_size)
 
     def run(self, frames: Pixels, noise_level: Floats | None = None, *, alone: bool = False) -> Outputs:
         """Run the autoencoder on uint8 [batch, (time,) h, w, c]; `noise_level` [batch] on the 0..255 scale.

@@ -12,7 +12,7 @@ from functools import partial
 from starlette.requests import Request
 
 from runtime.errors import ImageError, ImageTooLarge, InvalidInput, UnreadableImage, UnsupportedImage, UploadTimedOut
-from runtime.images import BY_MEDIA_TYPE, ImageFormat, Limits, Picture, decode
+from runtime.images import BY_MEDIA_TYPE, ImageFormat, Limits, Picture, Size, decode
 from service.multipart import Part, read_form
 from service.ticket import Ticket
 from service.work import Stage
@@ -44,12 +44,13 @@ class UploadedImage:
     limits: Limits
     refusal: ImageError | None = None
 
-    def decode(self, channels: int | None, max_pixels: int | None = None) -> Picture:
-        """Decode it, in a worker thread. Raises an ImageError."""
+    def decode(self, channels: int | None, max_pixels: int | None = None, fit: Size | None = None) -> Picture:
+        """Decode it, to a size where one is given, in a worker thread. Raises an ImageError."""
         if self.refusal is not None:
             raise self.refusal
         limits = self.limits if max_pixels is None else Limits(self.limits.max_bytes, max_pixels)
-        return decode(bytes(self.data), channels=channels, claimed=_claim(self.media_type), limits=limits)
+        claimed = _claim(self.media_type)
+        return decode(bytes(self.data), channels=channels, claimed=claimed, limits=limits, fit=fit)
 
 
 @dataclass(frozen=True, slots=True)

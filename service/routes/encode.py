@@ -28,7 +28,7 @@ class Encoding(Work[list[float]]):
 
     def prepare(self) -> Inputs:
         """Decode the frame."""
-        return Inputs(self.model.fit(self._image.decode(self.model.manifest.input.channels).pixels))
+        return Inputs(self._image.decode(self.model.manifest.input.channels, fit=self.model.frame_size).pixels)
 
     def finish(self, outputs: Outputs) -> list[float]:
         """Return the latent as JSON has it."""

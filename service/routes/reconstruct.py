@@ -30,16 +30,15 @@ class Reconstructing(Work[EncodedImage]):
 
     def prepare(self) -> Inputs:
         """Decode the frame."""
-        self._picture = self._image.decode(self.model.manifest.input.channels)
-        return Inputs(self.model.fit(self._picture.pixels))
+        self._picture = self._image.decode(self.model.manifest.input.channels, fit=self.model.frame_size)
+        return Inputs(self._picture.pixels)
 
     def finish(self, outputs: Outputs) -> EncodedImage:
         """Encode the reconstruction."""
         picture, pixels = self._picture, outputs.reconstruction
         if picture is None or pixels is None:
             raise TypeError("a model with the task reconstruct has the output reconstruction: its manifest says so")
-        height, width = picture.pixels.shape[:2]
-        restored = as_sent(resize(pixels, height, width), picture)
+        restored = as_sent(resize(pixels, picture.height, picture.width), picture)
         data, media_type = encode_as_asked(restored, self._accept, picture.format)
         score = None if outputs.anomaly_score is None else float(outputs.anomaly_score)
         return EncodedImage(data, media_type, {"anomaly_score": score})

@@ -29,6 +29,7 @@ from runtime.images import (
     Limits,
     Picture,
     Pixels,
+    Size,
     decode,
     encode,
     read,
@@ -601,3 +602,42 @@ def test_opencv_reads_what_we_write() -> None:
     """An independent reader sees the same colours in the same order."""
     seen = cv2.imdecode(np.frombuffer(encode(SMALL, ImageFormat.PNG), np.uint8), cv2.IMREAD_COLOR)
     assert np.array_equal(np.asarray(seen)[..., ::-1], SMALL)
+
+
+# -- decoding to a size
+
+
+def landscape(height: int, width: int) -> Pixels:
+    """Return a picture with the spectrum of photographs: the finer the weaker."""
+    rng = np.random.default_rng(0)
+    octaves = [rng.normal(0, 20, (2**power, 2**power, 3)) for power in range(1, 8)]
+    layers = [cv2.resize(octave, (width, height), interpolation=cv2.INTER_CUBIC) for octave in octaves]
+    return np.clip(128 + sum(layers), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [Size(64, 96), Size(200, 300), Size(700, 1000), Size(33, 21)])
+def test_a_jpeg_decoded_to_a_size_is_the_whole_one_scaled(channels: int, size: Size) -> None:
+    data = encode(landscape(600, 900), ImageFormat.JPEG)
+    whole, fitted = decode(data, channels=channels), decode(data, channels=channels, fit=size)
+    assert fitted.pixels.shape == (*size, channels)
+    assert (fitted.height, fitted.width) == (whole.height, whole.width) == (600, 900)
+    apart = np.abs(resize(whole.pixels, *size).astype(int) - fitted.pixels)
+    assert apart.max() <= 3
+    assert apart.mean() < 0.5
+
+
+def test_any_other_format_decoded_to_a_size_is_exactly_the_whole_one_scaled() -> None:
+    data = encode(landscape(300, 200), ImageFormat.PNG)
+    assert np.array_equal(decode(data, fit=Size(40, 50)).pixels, resize(decode(data).pixels, 40, 50))
+
+
+def test_the_size_is_that_of_the_upright_picture() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    buffer = io.BytesIO()
+    Image.fromarray(landscape(400, 800)).save(buffer, "JPEG", exif=exif)
+    fitted = decode(buffer.getvalue(), fit=Size(80, 40))
+    assert (fitted.height, fitted.width) == (800, 400)
+    whole = resize(decode(buffer.getvalue()).pixels, 80, 40)
+    assert np.abs(whole.astype(int) - fitted.pixels).max() <= 3

@@ -12,7 +12,7 @@ import onnxruntime as ort
 
 from runtime.devices import Device, open_session
 from runtime.errors import DeviceUnavailable, InvalidInput, ModelFolderInvalid, TaskNotSupported
-from runtime.images import Pixels, resize
+from runtime.images import Pixels, fingerprint, resize
 from runtime.manifest import File, Graph, Manifest, Task, Tensor, read_manifest
 
 Floats = npt.NDArray[np.float32]
@@ -50,6 +50,7 @@ class Model:
         self.device = device
         self._sessions = sessions
         self._graphs = manifest.graphs.present()
+        self._trained_on = frozenset(manifest.provenance.trained_on)
 
     @classmethod
     def open(cls, folder: Path, device: Device) -> "Model":
@@ -71,6 +72,10 @@ class Model:
         """Scale [h, w, c] pixels to the input size of the model, where it has one."""
         height, width = self.manifest.input.height, self.manifest.input.width
         return pixels if height is None or width is None else resize(pixels, height, width)
+
+    def has_learnt(self, fitted: Pixels) -> bool:
+        """Tell whether these very pixels, of the model's own size, are known to have been trained on."""
+        return bool(self._trained_on) and fingerprint(fitted) in self._trained_on
 
     def run(self, frames: Pixels, noise_level: Floats | None = None) -> Outputs:
         """Run the autoencoder on uint8 [batch, (time,) h, w, c]; `noise_level` [batch] on the 0..255 scale.

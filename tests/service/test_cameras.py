@@ -153,7 +153,7 @@ def test_a_model_of_another_geometry_starts_anew(serve: Serve, tmp_path: Path) -
 def test_the_silent_are_forgotten_and_the_number_is_bounded(cpu: Device) -> None:
     now = 0.0
     metrics = Metrics(cpu)
-    cameras = Cameras(2, 60, metrics, lambda: now)
+    cameras = Cameras(2, 60, 100, metrics, lambda: now)
     for name in ("a", "b", "a", "c"):  # c takes the place of b, the longest silent
         cameras.visit(name)
         now += 1

@@ -90,7 +90,7 @@ class Calibrations:
         """Write the camera's next version and return it; raise CalibrationNotSaved with the reason."""
         folder = self._folder / manifest.name / camera
         made = CameraCalibration(
-            **dict(calibration),
+            **{name: getattr(calibration, name) for name in Calibration.model_fields},
             camera=camera,
             version=self._last_number(manifest.name, camera) + 1,
             model=manifest.name,

@@ -11,7 +11,7 @@ from runtime.manifest import Calibration
 
 BOOTSTRAPS = 500
 FEWEST_BOOTSTRAPS = 100
-BOOTSTRAPPED_FRAMES = 50_000_000  # in all: of a day of frames fewer sets are drawn
+BOOTSTRAPPED_FRAMES = 10_000_000  # in all: of a day of frames fewer sets are drawn
 LEAVE_OUT_TURNS = 20
 INTERVAL = (0.025, 0.975)
 KEPT_HIGHEST = 1000  # scores that are kept one by one: p-values below 1000 / n are exact
@@ -59,8 +59,9 @@ class FalseAlarms:
         if self.frames_per_second is None:
             return f"a false-alarm rate of {self.rate:.4g} a frame"
         per_hour = 3600 * self.frames_per_second * self.rate
-        often = f"{per_hour:.4g} false alarms an hour" if per_hour >= 1 else f"{24 * per_hour:.4g} false alarms a day"
-        return f"{often} at {self.frames_per_second:g} frames/s ({self.rate:.4g} a frame)"
+        number, time = (per_hour, "an hour") if per_hour >= 1 else (24 * per_hour, "a day")
+        alarms = "1 false alarm" if f"{number:.4g}" == "1" else f"{number:.4g} false alarms"
+        return f"{alarms} {time} at {self.frames_per_second:g} frames/s ({self.rate:.4g} a frame)"
 
     def lasting(self, frames: int) -> str:
         """Say how long it takes a camera to send so many frames."""

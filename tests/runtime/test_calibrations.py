@@ -84,7 +84,9 @@ def test_files_that_others_put_there_are_seen_after_a_refresh(
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"scores": [1.0]}'])
-def test_a_damaged_file_is_refused_with_the_cure(store: Calibrations, manifest: Manifest, content: bytes, tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused_with_the_cure(
+    store: Calibrations, manifest: Manifest, content: bytes, tmp_path: Path
+) -> None:
     store.add(manifest, "door", made())
     path = tmp_path / "calibrations" / "scorer" / "door" / "000002.json"
     path.write_bytes(content)

@@ -276,6 +276,12 @@ def test_an_input_has_both_sides_or_neither() -> None:
             FrameInput.model_validate({"channels": 1} | half)
 
 
+def test_frames_of_a_clip_have_a_size() -> None:
+    """They are kept in memory for every camera."""
+    with pytest.raises(ValidationError, match="a clip needs height and width"):
+        FrameInput(channels=1, time=4)
+
+
 @pytest.mark.parametrize(
     "change", [{"channels": 2}, {"height": 0, "width": 4}, {"stride": 0}, {"time": 0}, {"receptive_field": -1}]
 )
@@ -343,7 +349,12 @@ def test_the_p_value_is_the_share_of_normal_frames_that_score_as_high(scores: li
     assert calibration(sorted(scores)).p_value(score) == (1 + at_least) / (1 + len(scores))
 
 
-@given(scores=SCORES, keep=st.integers(1, 59), score=st.integers(-6, 6).map(float) | st.floats(-11, 11), seed=st.integers(0, 99))
+@given(
+    scores=SCORES,
+    keep=st.integers(1, 59),
+    score=st.integers(-6, 6).map(float) | st.floats(-11, 11),
+    seed=st.integers(0, 99),
+)
 def test_thinned_scores_never_make_a_p_value_smaller(scores: list[float], keep: int, score: float, seed: int) -> None:
     """The highest score stays; a p-value between two that stayed is that of the lower."""
     every = calibration(sorted(scores))

@@ -115,8 +115,13 @@ class Judged:
         shares = [self.alarms[bootstrap.draw(rng)].mean() for _ in range(BOOTSTRAPS)]
         low, high = np.quantile(shares, INTERVAL)
         p_values = np.asarray([self.calibration.p_value(score) for score in self.scores])
-        row = {"": name, "normal frames": len(self.scores), "alarm (%)": 100 * float(self.alarms.mean()),
-               "95 % from": 100 * float(low), "to": 100 * float(high)}  # fmt: skip
+        row: dict[str, str | float] = {
+            "": name,
+            "normal frames": len(self.scores),
+            "alarm (%)": 100 * float(self.alarms.mean()),
+            "95 % from": 100 * float(low),
+            "to": 100 * float(high),
+        }
         return row | {f"p <= {p:g} (%)": 100 * float((p_values <= p).mean()) for p in P_VALUES}
 
 

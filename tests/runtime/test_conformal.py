@@ -135,7 +135,8 @@ def test_an_alarm_a_day_takes_a_day_of_frames() -> None:
 def test_independent_frames_are_worth_their_number() -> None:
     scores = np.random.default_rng(1).normal(size=3000)
     found = calibrate(normal_scores(scores, 300), FalseAlarms(0.02, 5), "independent")
-    assert (found.count, found.clips, found.false_alarms_per_hour) == (3000, 10, pytest.approx(360))
+    assert (found.count, found.clips) == (3000, 10)
+    assert found.false_alarms_per_hour == pytest.approx(360)
     assert found.effective_count is not None
     assert found.effective_count > 1000
     assert found.rate_interval is not None

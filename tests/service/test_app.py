@@ -267,7 +267,7 @@ def test_the_schema_describes_bodies_failures_and_the_token(client: httpx.Client
     )
     assert {"400", "401", "413", "415", "422", "503", "504"} <= set(score["responses"])
     assert "image/png" in score["responses"]["200"]["content"]
-    assert {item["name"] for item in score["parameters"]} == {"model", "threshold", "heatmap", "clip"}
+    assert {item["name"] for item in score["parameters"]} == {"model", "camera", "threshold", "heatmap", "clip"}
     assert score["security"]
     assert "Problem" in schema["components"]["schemas"]
     assert all(reference in _names(schema) for reference in _references(schema))

@@ -21,8 +21,11 @@ FROM ${BASE_IMAGE} AS base
 RUN useradd --system --uid 10001 --no-create-home clearwatch
 ENV PATH=/opt/clearwatch/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # Inside the container only, until a host and a token are given: docs/operations.md.
-ENV CLEARWATCH_HOST=127.0.0.1 CLEARWATCH_PORT=8000 CLEARWATCH_MODELS_DIR=/models
+ENV CLEARWATCH_HOST=127.0.0.1 CLEARWATCH_PORT=8000 CLEARWATCH_MODELS_DIR=/models \
+    CLEARWATCH_CALIBRATIONS_DIR=/calibrations
 COPY models /models
+# A volume mounted here takes its owner from the image.
+RUN install --directory --owner=clearwatch /calibrations
 USER clearwatch
 WORKDIR /tmp
 EXPOSE 8000

@@ -97,6 +97,7 @@ class Options:
 class ScoreOptions(Options):
     """What `score` takes besides."""
 
+    camera: str | None
     threshold: float | None
     heatmaps: Path | None
     heatmap_style: str
@@ -469,6 +470,7 @@ class Parameters:
 class ScoreParameters(Parameters):
     """What all scores must share besides."""
 
+    camera: str | None
     threshold: float | None
     heatmap: str
 
@@ -743,10 +745,11 @@ def score(options: ScoreOptions) -> int:
     check_output("--out", options.out)
     root, images = find_images(options, own=options.heatmaps)
     heatmap = options.heatmap_style if options.heatmaps else "none"
-    parameters = ScoreParameters(options.url, options.model, str(root), options.threshold, heatmap)
+    parameters = ScoreParameters(options.url, options.model, str(root), options.camera, options.threshold, heatmap)
     journal = open_journal(options.out, parameters, ScoreRow, restart=options.restart)
     pending = [image for image in images if not journal.is_done(image.key)]
-    url = endpoint("/v1/score", model=options.model, threshold=options.threshold, heatmap=heatmap)
+    query = {"camera": options.camera, "threshold": options.threshold, "heatmap": heatmap}
+    url = endpoint("/v1/score", model=options.model, **query)
     job = ScoreJob(url, journal, options.heatmaps)
     already = len(images) - len(pending)
     counts: Counter[str] = Counter()
@@ -1146,7 +1149,8 @@ def build_parser() -> argparse.ArgumentParser:
     scores = commands.add_parser("score", description=SCORE_GUIDE, **style)
     add_common(scores)
     add = scores.add_argument
-    add("--threshold", type=float, metavar="T", help="[the model's]")
+    add("--camera", metavar="NAME", help="decide with the calibration of this camera")
+    add("--threshold", type=float, metavar="T", help="[the model's, or the camera's]")
     add("--heatmaps", type=Path, metavar="FOLDER", help="save heat maps under the same paths + .png")
     add("--heatmap-style", choices=("overlay", "png"), default="overlay", help="[%(default)s]")
     add("--top", type=partial(at_least, 1), metavar="N", help="contact sheet (HTML) of the N highest scores")

@@ -6,12 +6,18 @@
     │   ├── UnsupportedImage      a format we do not read, or not the one that was claimed
     │   └── ImageTooLarge         more bytes, pixels or images than the limits allow
     ├── InvalidInput              an argument outside what the model or the call accepts
+    │   └── TooFewFrames          normal frames that cannot promise the false-alarm rate asked for
     ├── FormatNotOffered          none of the formats asked for can be given
     ├── ModelError
     │   ├── ModelNotFound         no model of that name
     │   ├── ModelNotReady         the model is there but has not passed its checks
     │   ├── TaskNotSupported      the model exists and cannot do this
     │   └── ModelFolderInvalid    checksum, signature, manifest or golden output disagree
+    ├── CalibrationError
+    │   ├── CalibrationNotFound   no calibration of that camera, or no such version
+    │   ├── CalibrationStale      there are some, and all were made for other weights
+    │   ├── CalibrationInvalid    a file that is damaged, or does not belong where it lies
+    │   └── CalibrationNotSaved   the folder cannot be written
     ├── CameraNotFound            nothing is kept of that camera
     ├── FrameOutOfOrder           a frame older than one already seen of that camera
     ├── DeviceUnavailable         the named execution provider is not on this machine
@@ -50,6 +56,10 @@ class InvalidInput(ClearwatchError):
     """An argument is outside what the model or the call accepts."""
 
 
+class TooFewFrames(InvalidInput):
+    """So few normal frames cannot promise the false-alarm rate that was asked for."""
+
+
 class FormatNotOffered(ClearwatchError):
     """None of the formats asked for can be given."""
 
@@ -72,6 +82,26 @@ class TaskNotSupported(ModelError):
 
 class ModelFolderInvalid(ModelError):
     """A model folder breaks its promise: the message names the file, what was expected and what was found."""
+
+
+class CalibrationError(ClearwatchError):
+    """A camera's calibration cannot be used."""
+
+
+class CalibrationNotFound(CalibrationError):
+    """The camera has no calibration for that model, or not that version."""
+
+
+class CalibrationStale(CalibrationError):
+    """All calibrations of the camera were made for other weights than those that are served."""
+
+
+class CalibrationInvalid(CalibrationError):
+    """A calibration's file is damaged, or does not belong where it lies."""
+
+
+class CalibrationNotSaved(CalibrationError):
+    """The folder of the calibrations cannot be written."""
 
 
 class CameraNotFound(ClearwatchError):

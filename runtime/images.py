@@ -6,6 +6,7 @@ transparent pixels are laid over black; CMYK becomes RGB; of an animation the fi
 colour is the ITU-R 601 luma (0.299, 0.587, 0.114).
 """
 
+import hashlib
 import io
 from dataclasses import dataclass
 from enum import Enum
@@ -256,3 +257,8 @@ def resize(pixels: Pixels, height: int, width: int) -> Pixels:
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     scaled = cv2.resize(pixels, (width, height), interpolation=method)
     return np.asarray(scaled, np.uint8).reshape(height, width, pixels.shape[2])
+
+
+def fingerprint(pixels: Pixels) -> str:
+    """Return 16 hexadecimal digits that other pixels do not have."""
+    return hashlib.blake2b(pixels.tobytes(), digest_size=8).hexdigest()

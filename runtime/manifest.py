@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError, model_validator
 
 from runtime.errors import ModelFolderInvalid
 
@@ -129,6 +129,8 @@ class FrameInput(Frozen):
     def _both_or_neither(self) -> "FrameInput":
         if (self.height is None) != (self.width is None):
             raise ValueError("height and width must both be given or both be absent")
+        if self.time > 1 and self.height is None:
+            raise ValueError("a clip needs height and width: its frames are kept between requests, in bounded memory")
         return self
 
     @property
@@ -152,33 +154,74 @@ class Noise(Frozen):
 
 
 class Calibration(Frozen):
-    """What held-out normal frames score, and the default threshold that follows from it."""
+    """What held-out normal frames score, the threshold that follows from it, and how far both can be trusted."""
 
-    scores: tuple[float, ...] = Field(min_length=1, description="ascending; evenly thinned if count is larger")
+    scores: tuple[FiniteFloat, ...] = Field(min_length=1, description="ascending: of all frames, or with `above`")
+    above: tuple[int, ...] | None = Field(None, description="of thinned scores: how many frames score higher than each")
     count: int = Field(gt=0, description="normal frames scored")
     threshold: float
     false_alarm_rate: float = Field(gt=0, lt=1, description="share of normal frames the threshold lets alarm")
+    frames_per_second: float | None = Field(None, gt=0, description="at which the alarms of an hour are counted")
     map_low: float = Field(description="median pixel of the anomaly maps: the cold end of a heat map")
     map_threshold: float = Field(description="map value above which a region is reported")
     source: str = Field(description="which frames")
+    clips: int | None = Field(None, gt=0, description="recordings that the frames come from")
+    effective_count: float | None = Field(None, gt=0, description="independent frames that would say as much")
+    rate_interval: tuple[float, float] | None = Field(
+        None, description="95 % interval of the share of normal frames that alarm, from a block bootstrap"
+    )
+    left_out_rate: float | None = Field(
+        None, ge=0, le=1, description="share of frames above the threshold that other clips set"
+    )
+    warnings: tuple[str, ...] = Field((), description="why the promise may not hold")
 
     @model_validator(mode="after")
     def _in_order(self) -> "Calibration":
         if any(before > after for before, after in pairwise(self.scores)):
             raise ValueError("scores must ascend")
-        if len(self.scores) > self.count:
-            raise ValueError(f"{len(self.scores)} scores cannot come from a count of {self.count} frames")
+        if self.above is None and len(self.scores) != self.count:
+            raise ValueError(f"{len(self.scores)} scores cannot stand for {self.count} frames without `above`")
+        if self.above is not None:
+            _check_above(self.scores, self.above, self.count)
         if self.map_low > self.map_threshold:
             raise ValueError("map_low must not exceed map_threshold")
         return self
 
+    @property
+    def false_alarms_per_hour(self) -> float | None:
+        """Normal frames that the threshold lets alarm in an hour; None where no frame rate was stated."""
+        return None if self.frames_per_second is None else 3600 * self.frames_per_second * self.false_alarm_rate
+
     def p_value(self, score: float) -> float:
         """Return the conformal p-value (1 + #{normal scores >= score}) / (1 + n); Vovk et al. 2005.
 
-        With thinned scores the count is scaled back up to all n frames.
+        Between thinned scores the count is that of the next lower one: the p-value is never too small.
         """
-        at_least = len(self.scores) - bisect.bisect_left(self.scores, score)
-        return (1 + at_least * self.count / len(self.scores)) / (1 + self.count)
+        below = bisect.bisect_left(self.scores, score)  # how many of the scores that were kept
+        at_least = self.count - below if self.above is None or below == 0 else self.above[below - 1]
+        return (1 + at_least) / (1 + self.count)
+
+
+def _check_above(scores: tuple[float, ...], above: tuple[int, ...], count: int) -> None:
+    falling = all(before > after for before, after in pairwise(above))
+    if len(above) != len(scores) or not falling or not (above[0] < count and above[-1] == 0):
+        raise ValueError(f"above must fall from less than {count} to 0, a number for each of {len(scores)} scores")
+    if any(before == after for before, after in pairwise(scores)):
+        raise ValueError("thinned scores must differ")
+
+
+CameraName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+class CameraCalibration(Calibration):
+    """A calibration for one camera, made after the export, and the weights that it belongs to."""
+
+    schema_version: Literal[1] = 1
+    camera: CameraName
+    version: int = Field(ge=1, description="1 for the camera's first; a number is never used again")
+    model: ModelName
+    sha256: Sha256 = Field(description="of the model's weights")
+    created: str = Field(description="RFC 3339")
 
 
 class Metric(Frozen):
@@ -200,6 +243,7 @@ class Provenance(Frozen):
     commit: str
     libraries: dict[str, str]
     config: JsonValue = Field(description="the resolved training configuration")
+    trained_on: tuple[str, ...] = Field((), description="fingerprints of frames that the weights have learnt from")
     command: str | None = Field(None, description="that makes the model, where the recipe alone does not")
 
 

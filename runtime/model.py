@@ -12,7 +12,7 @@ import numpy.typing as npt
 from runtime.devices import Device, open_session
 from runtime.engines import Arrays, Session, Signature, found_tensor
 from runtime.errors import DeviceUnavailable, InvalidInput, ModelFolderInvalid, TaskNotSupported
-from runtime.images import Pixels, Size, resize
+from runtime.images import Pixels, Size, fingerprint, resize
 from runtime.manifest import File, Graph, Manifest, Task, Tensor, read_manifest
 
 Floats = npt.NDArray[np.float32]
@@ -67,6 +67,7 @@ class Model:
         self._sessions = sessions
         self._golden = _inputs_of("autoencoder", golden)
         self._graphs = manifest.graphs.present()
+        self._trained_on = frozenset(manifest.provenance.trained_on)
 
     @classmethod
     def open(cls, folder: Path, device: Device) -> "Model":
@@ -99,6 +100,10 @@ class Model:
     def fit(self, pixels: Pixels) -> Pixels:
         """Scale [h, w, c] pixels to the input size of the model, where it has one."""
         return pixels if self.frame_size is None else resize(pixels, *self.frame_size)
+
+    def has_learnt(self, fitted: Pixels) -> bool:
+        """Tell whether these very pixels, of the model's own size, are known to have been trained on."""
+        return bool(self._trained_on) and fingerprint(fitted) in self._trained_on
 
     def run(self, frames: Pixels, noise_level: Floats | None = None, *, alone: bool = False) -> Outputs:
         """Run the autoencoder on uint8 [batch, (time,) h, w, c]; `noise_level` [batch] on the 0..255 scale.

@@ -12,7 +12,7 @@ from fastapi_offline import FastAPIOffline
 
 from service import openapi, problems
 from service.middleware import ASSETS_PATH, RequestScope, TokenGuard
-from service.routes import cameras, denoise, encode, health, models, reconstruct, sample, score
+from service.routes import calibrations, cameras, denoise, encode, health, models, reconstruct, sample, score
 from service.settings import Settings
 from service.state import Service
 
@@ -50,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestScope, metrics=service.metrics)
     problems.install(app)
     app.include_router(health.router)
-    for routes in (score, cameras, denoise, reconstruct, encode, sample, models):
+    for routes in (score, cameras, denoise, reconstruct, encode, sample, models, calibrations):
         app.include_router(routes.router)
     openapi.describe(app)
     return app

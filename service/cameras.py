@@ -6,13 +6,14 @@ import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from runtime.errors import CameraNotFound, FrameOutOfOrder
 from runtime.images import Pixels
 from runtime.manifest import FrameInput
 from runtime.model import Model
+from service.history import ScoreHistory
 from service.metrics import Metrics
 from service.scoring import Verdict
 
@@ -34,44 +35,75 @@ class FrameKey:
 
 @dataclass(slots=True)
 class Clip:
-    """The last frames of one camera for one model."""
+    """The last frames of one camera for one model, and what is remembered of them."""
 
     geometry: FrameInput
-    frames: deque[Pixels]
-    last: FrameKey | None = None
+    sha256: str  # of the weights that the verdict and the scores are of
+    scores: ScoreHistory
+    frames: deque[Pixels]  # at the model's size; none where the model looks at single frames
+    seen: deque[FrameKey]  # of the frames in the clip
     captured_at: datetime | None = None  # of the newest frame that said so
-    verdict: Verdict | None = None
+    verdict: Verdict | None = None  # on the newest frame, without its heat map
+
+    @classmethod
+    def empty(cls, geometry: FrameInput, sha256: str, kept_scores: int) -> "Clip":
+        """Begin a clip."""
+        held = geometry.time if geometry.time > 1 else 0
+        return cls(geometry, sha256, ScoreHistory(kept_scores), deque(maxlen=held), deque(maxlen=geometry.time))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is a verdict on the newest frame."""
+        return len(self.seen) == self.geometry.time
 
     @property
     def is_nearly_full(self) -> bool:
         """Whether the next frame completes the clip."""
-        return len(self.frames) + 1 >= self.geometry.time
+        return len(self.seen) + 1 >= self.geometry.time
 
     def earlier(self) -> list[Pixels]:
         """Return the frames that stand before the next one in its clip."""
         keep = self.geometry.time - 1
         return list(self.frames)[-keep:] if keep else []
 
+    def before_newest(self) -> list[Pixels]:
+        """Return the frames that stood before the newest one when it came."""
+        return list(self.frames)[:-1]
+
+    def judged_by(self, sha256: str) -> None:
+        """Go on with other weights of the same geometry: the frames stay, what the old ones said does not."""
+        if sha256 != self.sha256:
+            self.sha256, self.verdict = sha256, None
+            self.scores.clear()
+
     def repeats(self, key: FrameKey) -> bool:
-        """Tell whether this frame is the last one again. Raises FrameOutOfOrder if it is older than that."""
-        if self.last is None:
+        """Tell whether this frame is the newest one again. Raises FrameOutOfOrder if it is an older one."""
+        if not self.seen:
             return False
+        newest = self.seen[-1]
+        if key.digest == newest.digest or (key.captured_at is not None and key.captured_at == self.captured_at):
+            return True
         if key.captured_at is not None and self.captured_at is not None:
-            if key.captured_at < self.captured_at:
-                raise FrameOutOfOrder(
-                    f"the frame was captured at {key.captured_at.isoformat()}, before the last one at "
-                    f"{self.captured_at.isoformat()}; frames of a camera must come in order, or DELETE the camera"
-                )
-            if key.captured_at == self.captured_at:
-                return True
-        return key.digest == self.last.digest
+            if key.captured_at > self.captured_at:
+                return False
+            raise FrameOutOfOrder(
+                f"the frame was captured at {key.captured_at.isoformat()}, before the last one at "
+                f"{self.captured_at.isoformat()}; frames of a camera must come in order, or DELETE the camera"
+            )
+        if any(key.digest == one.digest for one in self.seen):
+            raise FrameOutOfOrder(
+                "the frame has been seen, and others after it; where frames can be equal, send captured_at with them"
+            )
+        return False
 
     def advance(self, frame: Pixels, key: FrameKey, verdict: Verdict) -> None:
         """Take a frame in, once it has its verdict."""
         self.frames.append(frame)
-        self.last = key
+        self.seen.append(key)
         self.captured_at = key.captured_at or self.captured_at
-        self.verdict = verdict
+        self.verdict = replace(verdict, heatmap=None)  # a picture of the frame's own size: it can be drawn again
+        if verdict.decision.score is not None and verdict.map_range is not None:
+            self.scores.add(time.time(), verdict.decision.score, verdict.map_range)
 
 
 @dataclass(eq=False)
@@ -80,15 +112,17 @@ class Camera:
 
     name: str
     seen: float  # on the monotonic clock
+    kept_scores: int  # at most, for each model
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     clips: dict[str, Clip] = field(default_factory=dict)
 
     def clip(self, model: Model) -> Clip:
         """Return the clip for a model; a model that was replaced by one of another geometry starts anew."""
-        geometry = model.manifest.input
-        clip = self.clips.get(model.manifest.name)
-        if clip is None or clip.geometry != geometry:
-            clip = self.clips[model.manifest.name] = Clip(geometry, deque(maxlen=geometry.time))
+        manifest = model.manifest
+        clip = self.clips.get(manifest.name)
+        if clip is None or clip.geometry != manifest.input:
+            clip = self.clips[manifest.name] = Clip.empty(manifest.input, manifest.sha256, self.kept_scores)
+        clip.judged_by(manifest.sha256)
         return clip
 
 
@@ -96,14 +130,20 @@ class Cameras:
     """The cameras heard of lately: at most `maximum`, each forgotten after `idle_s` of silence."""
 
     def __init__(
-        self, maximum: int, idle_s: float, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+        self,
+        maximum: int,
+        idle_s: float,
+        kept_scores: int,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._maximum = maximum
         self._idle_s = idle_s
+        self._kept_scores = kept_scores
         self._metrics = metrics
         self._clock = clock
         self._cameras: OrderedDict[str, Camera] = OrderedDict()  # the longest silent first
-        metrics.cameras.set_function(lambda: len(self._cameras))
+        metrics.cameras.set_function(lambda: len(self.all()))
 
     def visit(self, name: str) -> Camera:
         """Return the camera, a new one if need be, and mark it as heard of just now."""
@@ -111,7 +151,7 @@ class Cameras:
         camera = self._cameras.get(name)
         if camera is None:
             self._make_room()
-            camera = self._cameras[name] = Camera(name, self._clock())
+            camera = self._cameras[name] = Camera(name, self._clock(), self._kept_scores)
         camera.seen = self._clock()
         self._cameras.move_to_end(name)
         return camera
@@ -130,7 +170,7 @@ class Cameras:
 
     def drop_if_empty(self, camera: Camera) -> None:
         """Forget a camera none of whose frames could be used."""
-        if not any(clip.frames for clip in camera.clips.values()) and self._cameras.get(camera.name) is camera:
+        if not any(clip.seen for clip in camera.clips.values()) and self._cameras.get(camera.name) is camera:
             del self._cameras[camera.name]
 
     def all(self) -> list[Camera]:

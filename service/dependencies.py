@@ -4,7 +4,8 @@ Endpoints take the bare request and ask the call for the rest: FastAPI's own dep
 fifths of the event loop's time for a score, in a profile with FastAPI 0.165.
 """
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
 from fastapi import Request
@@ -12,11 +13,12 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from runtime.errors import InvalidInput, Overloaded
-from runtime.manifest import Task
+from runtime.manifest import CameraCalibration, Task
 from runtime.model import Model
 from service.negotiation import Accept
 from service.problems import problem_of
 from service.schemas import Parameters, TimedQuery
+from service.scoring import Policy
 from service.state import Service
 from service.ticket import Ticket
 from service.uploads import Upload, read_upload
@@ -52,6 +54,19 @@ class Call:
         """Return the model that was asked for, or the default one; the call keeps it to its end."""
         return self.service.store.snapshot.find(name, task)
 
+    async def policy(self, model: Model, camera: str | None, threshold: float | None = None) -> Policy:
+        """Return what judges the scores of a camera that is named; None: of any. Raises a CalibrationError."""
+        if camera is None:
+            return Policy(model.manifest.calibration, threshold)
+        return Policy(await self.calibration(model, camera), threshold)
+
+    async def calibration(self, model: Model, camera: str) -> CameraCalibration:
+        """Return the calibration of a camera; raise a CalibrationError."""
+        store = self.service.calibrations
+        if store.is_looked_up(model.manifest):
+            return store.find(model.manifest, camera)
+        return await asyncio.to_thread(store.find, model.manifest, camera)
+
     async def admit(self) -> Ticket:
         """Take a slot, or raise Overloaded. Before the body is read, so that memory is bounded too."""
         try:
@@ -60,9 +75,11 @@ class Call:
             await self.service.scheduler.hold_refusal()
             raise
 
-    async def upload(self, ticket: Ticket) -> Upload:
-        """Read the images; the deadline runs from here."""
-        upload = await read_upload(self.request, ticket, self.service.upload_limits)
+    async def upload(self, ticket: Ticket, max_images: int | None = None) -> Upload:
+        """Read the images, as many as a batch may have or `max_images`; the deadline runs from here."""
+        limits = self.service.upload_limits
+        limits = limits if max_images is None else replace(limits, max_images=max_images)
+        upload = await read_upload(self.request, ticket, limits)
         ticket.start_clock()
         return upload
 

@@ -58,6 +58,9 @@ class Metrics:
         self.cameras_forgotten = Counter(
             "clearwatch_cameras_forgotten", "Cameras forgotten to make room for others.", registry=registry
         )
+        self._calibrated = Counter(
+            "clearwatch_calibrations", "Calibrations made by request.", ["model"], registry=registry
+        )
         self._models = Gauge(
             "clearwatch_model_info",
             "1 for each model that is served.",
@@ -92,6 +95,10 @@ class Metrics:
         self._verdicts.labels(model, state).inc()
         if score is not None:
             self._scores.labels(model).observe(score)
+
+    def calibrated(self, model: str) -> None:
+        """Count a calibration."""
+        self._calibrated.labels(model).inc()
 
     def serves(self, models: Iterable[Model], failed: int) -> None:
         """Say which models are served from now on."""

@@ -1,17 +1,28 @@
 """The parameters that endpoints take, and the shapes they answer with."""
 
+import re
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 from runtime.engines import Engine
-from runtime.manifest import Manifest, Task
+from runtime.manifest import CameraName, Manifest, Task
 from service.scoring import Heatmap, State
 
 R = TypeVar("R", bound=BaseModel)
 
 MAX_SAMPLES = 64
 MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exact
+
+
+def _written_out(moment: object) -> object:
+    if isinstance(moment, str) and not _DATE.match(moment):
+        raise ValueError("a moment is written as RFC 3339 has it: 2026-11-22T03:14:15+00:00")
+    return moment
+
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")  # pydantic would also take a number, and guess its unit
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 
 ModelParameter = Annotated[str | None, Field(max_length=200, description="A name of /v1/models; absent: the default.")]
 
@@ -66,13 +77,49 @@ class ScoreQuery(ModelQuery):
 class FramesQuery(ScoreQuery):
     """How to score an upload."""
 
+    camera: CameraName | None = Field(None, description="Decide with the calibration of this camera.")
+
     clip: bool = Field(default=False, description="The images are the frames of one clip, oldest first.")
 
 
 class CameraQuery(ScoreQuery):
     """How to score a camera's next frame."""
 
-    captured_at: AwareDatetime | None = Field(None, description="When the frame was taken, RFC 3339 with its offset.")
+    captured_at: Moment | None = Field(None, description="When the frame was taken, RFC 3339 with its offset.")
+
+
+class CalibrationQuery(Parameters):
+    """Which camera to calibrate, and for how many false alarms."""
+
+    camera: CameraName = Field(description="Letters, digits, dot, dash and underscore.")
+    false_alarm_rate: FiniteFloat | None = Field(
+        None, ge=1e-9, lt=1, description="Share of normal frames that may alarm."
+    )
+    false_alarms_per_hour: FiniteFloat | None = Field(
+        None, ge=1e-6, le=3.6e6, description="Normal frames that may alarm in an hour, instead of false_alarm_rate."
+    )
+    frames_per_second: FiniteFloat | None = Field(None, ge=1e-3, le=1000, description="How many will be scored.")
+    source: str | None = Field(None, min_length=1, max_length=200, description="Which frames these are, to remember.")
+
+
+class ScoredFrames(Parameters):
+    """Frames that a camera has sent, by the time of their arrival; absent: all whose scores are kept."""
+
+    since: Moment | None = None
+    until: Moment | None = None
+
+
+class CalibrationRequest(Parameters):
+    """Normal frames whose scores are known: kept by the service, or given in lists, a list for each clip."""
+
+    scored: ScoredFrames | None = None
+    scores: list[Annotated[list[FiniteFloat], Field(min_length=1)]] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "CalibrationRequest":
+        if (self.scored is None) == (self.scores is None):
+            raise ValueError('give {"scored": {}} or {"scores": [[...], ...]}; images go into a multipart form')
+        return self
 
 
 class SampleRequest(Parameters):
@@ -126,15 +173,25 @@ class TimingReply(BaseModel):
     total: float
 
 
+class CalibrationReference(BaseModel):
+    """A version of a camera's calibration."""
+
+    camera: str
+    version: int
+
+
 class ScoreReply(BaseModel):
     """The verdict on a frame or a clip."""
 
     model: ModelIdentity
     score: float | None = Field(description="Raw and unclamped; higher is more anomalous.")
-    p_value: float | None = Field(description="Share of normal calibration frames that score at least as high.")
+    p_value: float | None = Field(description="Conformal: (1 + calibration frames that score as high) / (1 + n).")
     threshold: float | None
-    threshold_source: Literal["model", "request"] | None
+    threshold_source: Literal["camera", "model", "request"] | None
     false_alarm_rate: float | None = Field(description="Share of normal frames that this threshold lets alarm.")
+    false_alarms_per_hour: float | None = Field(description="The same at the frame rate of the calibration.")
+    calibration: CalibrationReference | None = Field(description="The camera's that decided; null: the model's own.")
+    note: str | None = Field(description="Why a camera's calibration did not decide, though there is one.")
     state: State
     anomalous: bool | None = Field(description="score > threshold")
     regions: list[RegionReply]
@@ -158,6 +215,7 @@ class ClipInfo(BaseModel):
     model: str
     frames: int
     clip_frames: int
+    kept_scores: int = Field(description="scores to calibrate from")
     captured_at: str | None
     state: State | None
     score: float | None
@@ -175,6 +233,38 @@ class CamerasReply(BaseModel):
     """Every camera, the one heard of last first."""
 
     cameras: list[CameraInfo]
+
+
+class CalibrationReply(BaseModel):
+    """A version of a camera's calibration, without its scores."""
+
+    model: str
+    sha256: str = Field(description="of the weights that it is for")
+    camera: str
+    version: int
+    created: str
+    in_force: bool = Field(description="it decides for this camera, with the weights that are served")
+    count: int = Field(description="normal frames scored")
+    clips: int | None
+    source: str
+    threshold: float
+    false_alarm_rate: float
+    frames_per_second: float | None
+    false_alarms_per_hour: float | None
+    effective_count: float | None = Field(description="independent frames that would say as much")
+    rate_interval: tuple[float, float] | None = Field(description="95 %, of the false-alarm rate; block bootstrap")
+    left_out_rate: float | None = Field(description="share of frames above the threshold that other clips set")
+    warnings: list[str] = Field(description="why the promise may not hold")
+    map_low: float
+    map_threshold: float
+
+
+class CalibrationsReply(BaseModel):
+    """All calibrations of a model, the newest of each camera first."""
+
+    model: ModelIdentity
+    calibrations: list[CalibrationReply]
+    failed: list[str] = Field(description="files that cannot be used, and why")
 
 
 class ImageReply(BaseModel):

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from runtime import heatmaps
+from runtime.conformal import map_range
 from runtime.errors import InvalidInput
 from runtime.images import ImageFormat, Pixels, encode
-from runtime.manifest import Calibration, Manifest
+from runtime.manifest import Calibration, CameraCalibration, Manifest
 from runtime.model import Model, Outputs
 from service.uploads import UploadedImage
 from service.work import Inputs, Work
@@ -42,6 +43,7 @@ class Decision:
     threshold: float | None
     threshold_source: str | None
     false_alarm_rate: float | None
+    false_alarms_per_hour: float | None
     state: State
 
     @property
@@ -52,26 +54,49 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is said of one frame."""
+    """What is said of one frame. `map_range` is the median and the highest pixel of its anomaly map."""
 
     decision: Decision
     regions: tuple[heatmaps.Region, ...] = ()
     heatmap: bytes | None = None  # PNG
+    map_range: tuple[float, float] | None = None
 
 
-def decide(score: float | None, calibration: Calibration | None, threshold: float | None) -> Decision:
-    """Compare a score (None: the clip is not full) with the threshold of the request, or else of the model.
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What scores are judged by: a calibration, the camera's or the model's, and the request's own threshold."""
 
-    With a request's threshold the false-alarm rate is the share of calibration frames that it would let alarm.
-    """
-    if threshold is not None:
-        source, rate = "request", calibration.p_value(threshold) if calibration else None
-    elif calibration is not None:
-        threshold, source, rate = calibration.threshold, "model", calibration.false_alarm_rate
-    else:
-        source, rate = None, None
-    p_value = calibration.p_value(score) if calibration is not None and score is not None else None
-    return Decision(score, p_value, threshold, source, rate, _state(score, threshold))
+    calibration: Calibration | None
+    threshold: float | None = None
+    note: str | None = None  # why the camera's calibration is not the one that decides
+
+    def decide(self, score: float | None) -> Decision:
+        """Compare a score (None: the clip is not full) with the threshold of the request, or else the calibration's.
+
+        With a request's threshold the false-alarm rate is the share of calibration frames that it would let alarm.
+        """
+        calibration, threshold = self.calibration, self.threshold
+        if calibration is None:
+            source = None if threshold is None else "request"
+            return Decision(score, None, threshold, source, None, None, _state(score, threshold))
+        if threshold is None:
+            source, rate = self._origin(), calibration.false_alarm_rate
+            threshold = calibration.threshold
+        else:
+            source, rate = "request", calibration.p_value(threshold)
+        fps = calibration.frames_per_second
+        per_hour = None if fps is None else 3600 * fps * rate
+        p_value = None if score is None else calibration.p_value(score)
+        return Decision(score, p_value, threshold, source, rate, per_hour, _state(score, threshold))
+
+    def _origin(self) -> str:
+        return "camera" if isinstance(self.calibration, CameraCalibration) else "model"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return which camera's calibration decides, None for the model's own."""
+        made = self.calibration
+        named = {"camera": made.camera, "version": made.version} if isinstance(made, CameraCalibration) else None
+        return {"calibration": named, "note": self.note}
 
 
 def _state(score: float | None, threshold: float | None) -> State:
@@ -89,14 +114,14 @@ class Scoring(Work[Verdict]):
         self,
         model: Model,
         images: Sequence[UploadedImage],
-        threshold: float | None,
+        policy: Policy,
         heatmap: Heatmap,
         earlier: Sequence[Pixels] = (),
     ) -> None:
         super().__init__(model)
-        _require_drawable(model.manifest, heatmap)
+        _require_drawable(model.manifest, policy, heatmap)
         self._images = images
-        self._threshold = threshold
+        self._policy = policy
         self._heatmap = heatmap
         self._earlier = earlier
         self._last_frame: Pixels | None = None  # as it was sent, for the heat map
@@ -120,9 +145,9 @@ class Scoring(Work[Verdict]):
 
     def finish(self, outputs: Outputs) -> Verdict:
         """Decide, find the regions, draw the heat map."""
-        calibration = self.model.manifest.calibration
+        calibration = self._policy.calibration
         score = float(outputs.anomaly_score) if outputs.anomaly_score is not None else None
-        verdict = Verdict(decide(score, calibration, self._threshold))
+        verdict = Verdict(self._policy.decide(score))
         if calibration is None or outputs.anomaly_map is None:
             return verdict
         return replace(
@@ -140,10 +165,22 @@ class Scoring(Work[Verdict]):
         return encode(heatmaps.colour(anomaly_map, calibration, *frame.shape[:2]), ImageFormat.PNG)
 
 
-def _require_drawable(manifest: Manifest, heatmap: Heatmap) -> None:
+class Measuring(Scoring):
+    """A scoring whose verdict also holds what a calibration needs of the anomaly map."""
+
+    def finish(self, outputs: Outputs) -> Verdict:
+        """Judge, and measure the map."""
+        verdict = super().finish(outputs)
+        if outputs.anomaly_map is None:
+            return verdict
+        low, peak = map_range(outputs.anomaly_map)
+        return replace(verdict, map_range=(float(low), float(peak)))
+
+
+def _require_drawable(manifest: Manifest, policy: Policy, heatmap: Heatmap) -> None:
     if heatmap is Heatmap.NONE:
         return
-    if manifest.calibration is None:
+    if policy.calibration is None:
         raise InvalidInput(f"{manifest.name} is not calibrated, so a heat map has no scale; ask for heatmap=none")
     if "anomaly_map" not in {tensor.name for tensor in manifest.graphs.autoencoder.outputs}:
         raise InvalidInput(f"{manifest.name} has no anomaly map; ask for heatmap=none")
@@ -167,6 +204,7 @@ def as_json(decision: Decision, regions: Sequence[heatmaps.Region]) -> dict[str,
         "threshold": decision.threshold,
         "threshold_source": decision.threshold_source,
         "false_alarm_rate": decision.false_alarm_rate,
+        "false_alarms_per_hour": decision.false_alarms_per_hour,
         "state": decision.state,
         "anomalous": decision.anomalous,
         "regions": [{"box": region.box, "score": region.score} for region in regions],

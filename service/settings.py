@@ -61,6 +61,9 @@ class Settings(BaseSettings):
         None, description="Web pages whose scripts may call, as https://host, separated by commas; none by default."
     )
     models_dir: Path = Field(Path("models"), description="Folder of model folders.")
+    calibrations_dir: Path | None = Field(
+        None, description="Folder of the cameras' calibrations, written to; absent: calibrations in the models' folder."
+    )
     device: DeviceChoice = Field(
         DeviceChoice.AUTO,
         description="auto, cpu, cuda, openvino or openvino-bf16; auto takes CUDA where it is, else the fastest for "
@@ -87,6 +90,7 @@ class Settings(BaseSettings):
     max_image_bytes: int = Field(48 * MiB, ge=1024, le=1024 * MiB, description="Bytes of one encoded image.")
     max_image_pixels: int = Field(64_000_000, ge=1024, le=1_000_000_000, description="Pixels of one decoded image.")
     max_batch_images: int = Field(32, ge=1, le=1024, description="Images in one request.")
+    max_calibration_images: int = Field(2048, ge=1, le=100_000, description="Images in one request that calibrates.")
     max_request_bytes: int = Field(64 * MiB, ge=1024, le=4096 * MiB, description="Bytes of one request's body.")
     tile_pixels: int = Field(
         1_500_000, ge=4096, le=1_000_000_000, description="Pixels of a tile; larger frames are denoised in tiles."
@@ -95,6 +99,9 @@ class Settings(BaseSettings):
         256, ge=1, le=100_000, description="Cameras whose last frames are kept; then the longest silent is forgotten."
     )
     camera_idle_s: float = Field(3600, gt=0, le=604_800, description="Seconds of silence after which one is forgotten.")
+    kept_scores: int = Field(
+        20_000, ge=0, le=10_000_000, description="Last scores kept of a camera for each model, to calibrate from."
+    )
     grace_period_s: int = Field(
         20, ge=1, le=3600, description="Seconds to finish accepted requests in after SIGTERM or Ctrl-C."
     )

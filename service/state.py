@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
+from runtime.calibrations import FOLDER, Calibrations
 from runtime.devices import Device, select_device, usable_cores
 from runtime.images import Limits
 from service.cameras import Cameras
@@ -23,6 +24,7 @@ class Service:
     device: Device
     metrics: Metrics
     store: ModelStore
+    calibrations: Calibrations
     scheduler: Scheduler
     cameras: Cameras
     upload_limits: UploadLimits
@@ -40,8 +42,9 @@ class Service:
             device=device,
             metrics=metrics,
             store=ModelStore(settings.models_dir, device, metrics),
+            calibrations=Calibrations(settings.calibrations_dir or settings.models_dir / FOLDER),
             scheduler=Scheduler(capacity, metrics),
-            cameras=Cameras(settings.max_cameras, settings.camera_idle_s, metrics),
+            cameras=Cameras(settings.max_cameras, settings.camera_idle_s, settings.kept_scores, metrics),
             upload_limits=UploadLimits(
                 Limits(settings.max_image_bytes, settings.max_image_pixels),
                 settings.max_batch_images,

@@ -1,4 +1,4 @@
-"""The command line: python -m training kinds | train | export | evaluate | make | denoise-camera | noise."""
+"""The command line: python -m training kinds | train | export | evaluate | make | calibrate | ..."""
 
 import argparse
 import shlex
@@ -26,6 +26,7 @@ examples:
   python -m training export runs/walkway --data data --out models/walkway
   python -m training evaluate models/walkway --data data
   python -m training make walkway --data data               the three in a row
+  python -m training calibrate models/walkway normal_frames --camera door --false-alarms-per-hour 1 --fps 2
   python -m training denoise-camera my_frames --out models/denoiser-mycam
   python -m training noise photo.jpg --out noise.jpg        what each corruption does to a picture
 
@@ -119,6 +120,47 @@ def _make(arguments: argparse.Namespace) -> None:
             _evaluate(argparse.Namespace(model=folder, **shared))
 
 
+def _calibrate(arguments: argparse.Namespace) -> None:
+    from runtime.calibrations import FOLDER  # noqa: PLC0415
+    from runtime.devices import select_device  # noqa: PLC0415
+    from runtime.model import Model  # noqa: PLC0415
+    from training.calibrate import Order, calibrate_folder  # noqa: PLC0415
+
+    fields = {key: value for key, value in vars(arguments).items() if key not in {"command", "device"}}
+    fields["model"] = arguments.model.resolve()
+    fields["calibrations"] = arguments.calibrations or fields["model"].parent / FOLDER
+    for message in calibrate_folder(Model.open(fields["model"], select_device(arguments.device)), Order(**fields)):
+        print(message, flush=True)
+
+
+def _calibrate_arguments(calibrate: argparse.ArgumentParser) -> None:
+    calibrate.add_argument("model", type=Path, help="model folder")
+    calibrate.add_argument("frames", type=Path,
+                           help="normal frames: folder (subfolders are clips), video or ARCHIVE.npz:KEY")  # fmt: skip
+    calibrate.add_argument("--camera", type=_camera_name, metavar="NAME",
+                           help="calibrate for this camera (default: replace the model's own calibration)")  # fmt: skip
+    calibrate.add_argument("--false-alarm-rate", type=float, metavar="R",
+                           help="share of normal frames that may alarm (default: the model's own)")  # fmt: skip
+    calibrate.add_argument("--false-alarms-per-hour", type=float, metavar="X",
+                           help="normal frames that may alarm in an hour, in place of a rate")  # fmt: skip
+    calibrate.add_argument("--fps", type=float, metavar="Y", help="frames a second that will be scored")
+    calibrate.add_argument("--every", type=_at_least(1), default=1, metavar="N",
+                           help="take every N-th frame of each clip, as will be scored (default: 1)")  # fmt: skip
+    calibrate.add_argument("--calibrations", type=Path, metavar="DIR",
+                           help="where calibrations are (default: calibrations, beside the model)")  # fmt: skip
+
+
+def _camera_name(text: str) -> str:
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
+
+    from runtime.manifest import CameraName  # noqa: PLC0415
+
+    try:
+        return str(TypeAdapter(CameraName).validate_python(text))
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no name for a camera: letters, digits, . - and _") from error
+
+
 def _denoise_camera(arguments: argparse.Namespace) -> None:
     from training.camera.command import denoise_camera  # noqa: PLC0415
     from training.camera.order import Order  # noqa: PLC0415
@@ -179,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=run)
-        if name not in {"kinds", "denoise-camera", "noise"}:
+        if name not in {"kinds", "calibrate", "denoise-camera", "noise"}:
             sub.add_argument("--data", type=Path, default=Path("data"), metavar="DIR",
                              help="where the recipe's sources are (default: data; see docs/data.md)")  # fmt: skip
         return sub
@@ -200,12 +242,14 @@ def _parser() -> argparse.ArgumentParser:
                       help="where the run folders are (default: runs)")  # fmt: skip
     make.add_argument("--models", type=Path, default=Path("models"), metavar="DIR",
                       help="where the model folders go (default: models)")  # fmt: skip
+    calibrate = command("calibrate", _calibrate, "set a model's threshold on a camera's normal frames")
+    _calibrate_arguments(calibrate)
     _camera_arguments(command("denoise-camera", _denoise_camera, "fine-tune a denoiser to one camera's own noise"))
     _noise_arguments(command("noise", _noise, "draw what each corruption does to a picture"))
     for sub in (train, make):
         sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                          help="override a key of the recipe, as in train.steps=100")  # fmt: skip
-    for sub in (evaluate, make):
+    for sub in (evaluate, make, calibrate):
         sub.add_argument("--device", type=DeviceChoice, default=DeviceChoice.AUTO, choices=list(DeviceChoice),
                          help="what the exported model runs on (default: auto)")  # fmt: skip
     return parser

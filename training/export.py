@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from runtime.conformal import FalseAlarms
 from runtime.devices import DeviceChoice, select_device
+from runtime.images import fingerprint
 from runtime.manifest import (
     MANIFEST_FILE,
     File,
@@ -45,6 +47,7 @@ from training.onnx_graph import (
 from training.trainer import environment
 
 MEASURED_FRAMES = 500
+FINGERPRINTS = 1000
 
 
 def export(recipe: Recipe, autoencoder: Autoencoder[Any], split: Split, out: Path) -> Manifest:
@@ -88,12 +91,13 @@ def _write_folder(recipe: Recipe, autoencoder: Autoencoder[Any], split: Split, f
     np.savez_compressed(folder / "golden.npz", allow_pickle=False, **golden)
     manifest = _manifest(recipe, autoencoder, Graphs(**files), describe_file(folder / "golden.npz"))
     figures = _kind_metrics(recipe, autoencoder, split.validation)
-    manifest = manifest.model_copy(update={"name": folder.name, "metrics": figures})
+    provenance = manifest.provenance.model_copy(update={"trained_on": _fingerprints(recipe, split.train)})
+    manifest = manifest.model_copy(update={"name": folder.name, "metrics": figures, "provenance": provenance})
     write_manifest(manifest, folder)
     model = Model.open(folder, select_device(DeviceChoice.CPU))
     if recipe.score is not None:
         calibration = calibrate(
-            model, split.calibration, recipe.score.false_alarm_rate, _provenance_of(split.calibration)
+            model, split.calibration, FalseAlarms(recipe.score.false_alarm_rate), _provenance_of(split.calibration)
         )
         manifest = manifest.model_copy(update={"calibration": calibration})
         write_manifest(manifest, folder)
@@ -165,6 +169,14 @@ def _kind_metrics(recipe: Recipe, autoencoder: Autoencoder[Any], frames: Frames)
         Metric(name=name, value=value, unit=unit, data_set=held_out, protocol=BEFORE_EXPORT, seed=recipe.seed)
         for (name, unit), value in means.items()
     )
+
+
+def _fingerprints(recipe: Recipe, frames: Frames) -> tuple[str, ...]:
+    """Return what tells frames of the training, or a thousand of them, so that no threshold is set on them."""
+    if recipe.score is None:
+        return ()
+    chosen = np.linspace(0, len(frames) - 1, min(FINGERPRINTS, len(frames))).astype(int)
+    return tuple(sorted({fingerprint(frames.pixels[index]) for index in chosen}))
 
 
 def _provenance_of(frames: Frames) -> str:

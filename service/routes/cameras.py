@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse, Response
 
-from runtime.errors import CameraNotFound, Unauthorized
-from runtime.manifest import Task
+from runtime.errors import CalibrationError, CalibrationNotFound, CameraNotFound, Unauthorized
+from runtime.images import Pixels
+from runtime.manifest import CameraName, Task
 from runtime.model import Model
 from service.cameras import Camera, Cameras, Clip, FrameKey
 from service.dependencies import Call
@@ -18,16 +19,14 @@ from service.problems import documented
 from service.replies import JSON
 from service.routes.score import Scored
 from service.schemas import CameraInfo, CameraQuery, CameraReply, CamerasReply, NoQuery
-from service.scoring import Scoring, Verdict, decide
+from service.scoring import Heatmap, Measuring, Policy, Scoring, Verdict
 from service.ticket import Ticket
 from service.uploads import UploadedImage
 from service.work import Done, Stage, Timing
 
 router = APIRouter(prefix="/v1", tags=["cameras"])
 
-CameraName = Annotated[
-    str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="Letters, digits, dot, dash and underscore.")
-]
+CameraPath = Annotated[CameraName, Path(description="Letters, digits, dot, dash and underscore.")]
 
 
 @router.post(
@@ -36,25 +35,37 @@ CameraName = Annotated[
     responses=replies(CameraReply, CAMERA_FAILURES),
     openapi_extra=takes_images(CameraQuery, batch=False),
 )
-async def score_next_frame(request: Request, camera: CameraName) -> Response:
+async def score_next_frame(request: Request, camera: CameraPath) -> Response:
     """Score a frame together with those before it.
 
     `state` is `warming_up` until the clip is full. A frame that is sent again, by its bytes or by `captured_at`, is
-    answered with its verdict from then and does not count twice; an older one is refused.
+    answered with its verdict from then and does not count twice; an older one is refused. The calibration of the
+    camera decides, where it has one.
     """
     call = Call.of(request)
     query = call.query(CameraQuery)
     model = call.model(query.model, Task.SCORE)
     call.accept.require((JSON,))
+    policy = await _policy(call, model, camera, query.threshold)
     with await call.admit() as ticket:
         image = (await call.upload(ticket)).single()
         known = call.service.cameras.visit(camera)
         try:
             async with ticket.holding(known.turn):
-                turn = Turn(call, ticket, model, query, known.clip(model))
+                turn = Turn(call, ticket, model, policy, query, known.clip(model))
                 return JSONResponse({"camera": camera} | await turn.take(image))
         finally:
             call.service.cameras.drop_if_empty(known)
+
+
+async def _policy(call: Call, model: Model, camera: str, threshold: float | None) -> Policy:
+    """Return what judges a camera: one that is not calibrated, or not for these weights, is not left without."""
+    try:
+        return await call.policy(model, camera, threshold)
+    except CalibrationNotFound:
+        return Policy(model.manifest.calibration, threshold)
+    except CalibrationError as error:
+        return Policy(model.manifest.calibration, threshold, note=str(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,38 +75,44 @@ class Turn:
     call: Call
     ticket: Ticket
     model: Model
+    policy: Policy
     query: CameraQuery
     clip: Clip
 
     async def take(self, image: UploadedImage) -> dict[str, Any]:
         """Score the frame, unless it is the last one again, and keep it."""
         key = FrameKey.of(image.data, self.query.captured_at)
-        if self.clip.repeats(key) and self.clip.verdict is not None:
-            return self._reply(self._as_before(self.clip.verdict), repeated=True)
-        work = Scoring(self.model, [image], self.query.threshold, self.query.heatmap, self.clip.earlier())
-        done = await self._verdict(work, image)
+        if self.clip.repeats(key):
+            return self._reply(await self._again(image), repeated=True)
+        work = self._work(image, self.clip.earlier())
+        done = await self._verdict(work, image, full=self.clip.is_nearly_full)
         if work.fitted is not None:
             self.clip.advance(work.fitted, key, done.value)
         decision = done.value.decision
         self.call.service.metrics.scored(self.model.manifest.name, decision.state, decision.score)
         return self._reply(done, repeated=False)
 
-    async def _verdict(self, work: Scoring, image: UploadedImage) -> Done[Verdict]:
-        if self.clip.is_nearly_full:
+    def _work(self, image: UploadedImage, earlier: list[Pixels]) -> Scoring:
+        return Measuring(self.model, [image], self.policy, self.query.heatmap, earlier)
+
+    async def _verdict(self, work: Scoring, image: UploadedImage, *, full: bool) -> Done[Verdict]:
+        if full:
             return await self.ticket.infer(work)
         decoded = await self.ticket.call(Stage.DECODE, partial(work.read, image))
-        nothing_yet = Verdict(decide(None, self.model.manifest.calibration, self.query.threshold))
-        return Done(nothing_yet, decoded.timing)
+        return Done(Verdict(self.policy.decide(None)), decoded.timing)
 
-    def _as_before(self, verdict: Verdict) -> Done[Verdict]:
-        """Return the verdict on a repeated frame, decided with the threshold of this request."""
-        decision = decide(verdict.decision.score, self.model.manifest.calibration, self.query.threshold)
-        return Done(replace(verdict, decision=decision), Timing())
+    async def _again(self, image: UploadedImage) -> Done[Verdict]:
+        """Return the verdict on a repeated frame, by the policy of this request; score anew only where one must."""
+        known = self.clip.verdict
+        if known is not None and self.query.heatmap is Heatmap.NONE:
+            decision = self.policy.decide(known.decision.score)
+            return Done(replace(known, decision=decision), Timing())
+        return await self._verdict(self._work(image, self.clip.before_newest()), image, full=self.clip.is_full)
 
     def _reply(self, done: Done[Verdict], *, repeated: bool) -> dict[str, Any]:
-        return Scored(self.model, done, self.ticket.age_s()).as_json() | {
+        return Scored(self.model, self.policy, done, self.ticket.age_s()).as_json() | {
             "captured_at": _rfc3339(self.clip.captured_at),
-            "frames": len(self.clip.frames),
+            "frames": len(self.clip.seen),
             "clip_frames": self.clip.geometry.time,
             "repeated": repeated,
         }
@@ -115,7 +132,7 @@ async def list_cameras(request: Request) -> Response:
     summary="Look at a camera",
     responses=replies(CameraInfo, documented(Unauthorized, CameraNotFound)),
 )
-async def read_camera(request: Request, camera: CameraName) -> Response:
+async def read_camera(request: Request, camera: CameraPath) -> Response:
     """Return what is kept of a camera: how full its clips are, and its last verdicts."""
     call = Call.of(request)
     call.query(NoQuery)
@@ -129,7 +146,7 @@ async def read_camera(request: Request, camera: CameraName) -> Response:
     status_code=204,
     responses=documented(Unauthorized, CameraNotFound),
 )
-async def forget_camera(request: Request, camera: CameraName) -> Response:
+async def forget_camera(request: Request, camera: CameraPath) -> Response:
     """Drop the frames that are kept of a camera; its next frame starts a new clip."""
     call = Call.of(request)
     call.query(NoQuery)
@@ -146,8 +163,9 @@ def _clip_info(model: str, clip: Clip) -> dict[str, Any]:
     decision = None if clip.verdict is None else clip.verdict.decision
     return {
         "model": model,
-        "frames": len(clip.frames),
+        "frames": len(clip.seen),
         "clip_frames": clip.geometry.time,
+        "kept_scores": len(clip.scores),
         "captured_at": _rfc3339(clip.captured_at),
         "state": None if decision is None else decision.state,
         "score": None if decision is None else decision.score,

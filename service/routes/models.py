@@ -57,10 +57,12 @@ async def reload_models(request: Request) -> Response:
     """Open what is new or changed and swap it in at once; requests that have begun end with the models they began with.
 
     A model is changed when its manifest is. One that does not open is listed in `failed`; its old form stays.
+    Calibrations are looked up again too.
     """
     call = Call.of(request)
     call.query(NoQuery)
     reloaded = asdict(await asyncio.to_thread(call.service.store.reload))
+    call.service.calibrations.refresh()
     logger.info("models reloaded", extra=reloaded)
     return JSONResponse(reloaded)
 

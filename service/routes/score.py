@@ -10,10 +10,10 @@ from runtime.errors import InvalidInput
 from runtime.manifest import Task
 from runtime.model import Model
 from service.dependencies import Call
-from service.openapi import IMAGE_FAILURES, replies, takes_images
+from service.openapi import SCORE_FAILURES, replies, takes_images
 from service.replies import JSON, PNG, answer, identity, in_base64, timing_ms
 from service.schemas import BatchReply, FramesQuery, ScoreReply
-from service.scoring import Heatmap, Scoring, Verdict, as_json, require_single_frame
+from service.scoring import Heatmap, Policy, Scoring, Verdict, as_json, require_single_frame
 from service.ticket import Ticket
 from service.uploads import Upload, UploadedImage
 from service.work import Done
@@ -26,6 +26,7 @@ class Scored:
     """A verdict on its way to the caller."""
 
     model: Model
+    policy: Policy
     done: Done[Verdict]
     total_s: float
 
@@ -36,6 +37,7 @@ class Scored:
         return (
             {"model": identity(self.model)}
             | as_json(verdict.decision, verdict.regions)
+            | self.policy.as_json()
             | {"heatmap": heatmap, "timing_ms": timing_ms(self.done.timing, self.total_s)}
         )
 
@@ -58,15 +60,16 @@ class Scored:
 @router.post(
     "/score",
     summary="Score a frame, a batch or a clip",
-    responses=replies(ScoreReply | BatchReply[ScoreReply], IMAGE_FAILURES, image_types=(PNG,)),
+    responses=replies(ScoreReply | BatchReply[ScoreReply], SCORE_FAILURES, image_types=(PNG,)),
     openapi_extra=takes_images(FramesQuery),
 )
 async def score(request: Request) -> Response:
     """Compare frames with what is normal.
 
     `score` is raw; `p_value` is the share of normal calibration frames that score at least as high; `anomalous` is
-    `score > threshold`. Several images are a batch, answered with `results` in their order. With `clip=true` they are
-    the frames of one clip. With `Accept: image/png` the reply is the heat map itself.
+    `score > threshold`: that of the request, of the `camera` it names, or of the model. Several images are a batch,
+    answered with `results` in their order. With `clip=true` they are the frames of one clip. With
+    `Accept: image/png` the reply is the heat map itself.
     """
     call = Call.of(request)
     query = call.query(FramesQuery)
@@ -74,13 +77,14 @@ async def score(request: Request) -> Response:
     if not query.clip:
         require_single_frame(model)
     as_image = call.accept.require((JSON, PNG)) == PNG
+    policy = await call.policy(model, query.camera, query.threshold)
     heatmap = Heatmap.PNG if as_image and query.heatmap is Heatmap.NONE else query.heatmap
 
     async def process(ticket: Ticket, *images: UploadedImage) -> Scored:
-        done = await ticket.infer(Scoring(model, images, query.threshold, heatmap))
+        done = await ticket.infer(Scoring(model, images, policy, heatmap))
         decision = done.value.decision
         call.service.metrics.scored(model.manifest.name, decision.state, decision.score)
-        return Scored(model, done, ticket.age_s())
+        return Scored(model, policy, done, ticket.age_s())
 
     alone = Scored.as_image if as_image else Scored.as_response
     if not query.clip:

@@ -158,6 +158,7 @@ def test_failed_images_are_in_the_output_and_tried_again(client: Client) -> None
     [
         ("--model ped2", "model None, not 'ped2'"),
         ("--threshold 0.5", "threshold None, not 0.5"),
+        ("--camera door", "camera None, not 'door'"),
         ("--heatmaps maps", "heatmap 'none', not 'overlay'"),
         ("--root .", "root "),
     ],

@@ -206,10 +206,14 @@ def test_the_token_comes_from_the_option_or_the_environment(
 
 def test_parameters_are_sent_only_when_given(client: Client) -> None:
     client.run(client.frames, "--out", client.folder / "a.csv")
-    client.run(client.frames, "--out", client.folder / "b.csv", "--model", "ped2", "--threshold", "0.25")
+    client.run(
+        client.frames, "--out", client.folder / "b.csv", "--model", "ped2", "--camera", "door", "--threshold", "0.25"
+    )
     queries = [request.query for request in client.service.posts]
     assert queries[: len(KEYS)] == [{"heatmap": "none"}] * len(KEYS)
-    assert queries[len(KEYS) :] == [{"model": "ped2", "threshold": "0.25", "heatmap": "none"}] * len(KEYS)
+    assert queries[len(KEYS) :] == [{"model": "ped2", "camera": "door", "threshold": "0.25", "heatmap": "none"}] * len(
+        KEYS
+    )
 
 
 @pytest.mark.parametrize(("style", "prefix"), [("overlay", ""), ("png", "data:image/png;base64,")])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
     return write_scorer(tmp_path / "front-door")
 
 
-def calibration(scores: list[float], **changes: float) -> Calibration:
+def calibration(scores: list[float], **changes: object) -> Calibration:
     facts = {"count": len(scores), "threshold": 1.0, "false_alarm_rate": 0.01, "map_low": 0.0, "map_threshold": 1.0}
     return Calibration.model_validate({"scores": scores, "source": "a test"} | facts | changes)
 
@@ -275,6 +276,12 @@ def test_an_input_has_both_sides_or_neither() -> None:
             FrameInput.model_validate({"channels": 1} | half)
 
 
+def test_frames_of_a_clip_have_a_size() -> None:
+    """They are kept in memory for every camera."""
+    with pytest.raises(ValidationError, match="a clip needs height and width"):
+        FrameInput(channels=1, time=4)
+
+
 @pytest.mark.parametrize(
     "change", [{"channels": 2}, {"height": 0, "width": 4}, {"stride": 0}, {"time": 0}, {"receptive_field": -1}]
 )
@@ -314,7 +321,14 @@ def test_the_schema_can_be_shown() -> None:
     [
         ({"scores": [2.0, 1.0]}, "ascend"),
         ({"scores": []}, "scores"),
-        ({"count": 2}, "3 scores cannot come from a count of 2"),
+        ({"scores": [1.0, float("nan"), 3.0]}, "scores.1"),
+        ({"count": 2}, "3 scores cannot stand for 2 frames without `above`"),
+        ({"count": 4}, "3 scores cannot stand for 4 frames without `above`"),
+        ({"above": (2, 1)}, "a number for each of 3 scores"),
+        ({"above": (3, 1, 0)}, "fall from less than 3 to 0"),
+        ({"above": (1, 1, 0)}, "fall from less than 3 to 0"),
+        ({"above": (2, 1, 1)}, "fall from less than 3 to 0"),
+        ({"scores": [1.0, 1.0, 3.0], "above": (2, 1, 0)}, "thinned scores must differ"),
         ({"map_low": 2.0}, "map_low"),
         ({"false_alarm_rate": 0.0}, "false_alarm_rate"),
         ({"false_alarm_rate": 1.0}, "false_alarm_rate"),
@@ -335,12 +349,27 @@ def test_the_p_value_is_the_share_of_normal_frames_that_score_as_high(scores: li
     assert calibration(sorted(scores)).p_value(score) == (1 + at_least) / (1 + len(scores))
 
 
-@given(scores=SCORES, every=st.integers(2, 20), score=st.floats(-11, 11))
-def test_thinned_scores_stand_for_all_frames(scores: list[float], every: int, score: float) -> None:
-    """Each kept score counts for as many frames as it stands for."""
-    count = every * len(scores)
-    at_least = sum(every for normal in scores if normal >= score)
-    assert calibration(sorted(scores), count=count).p_value(score) == pytest.approx((1 + at_least) / (1 + count))
+@given(
+    scores=SCORES,
+    keep=st.integers(1, 59),
+    score=st.integers(-6, 6).map(float) | st.floats(-11, 11),
+    seed=st.integers(0, 99),
+)
+def test_thinned_scores_never_make_a_p_value_smaller(scores: list[float], keep: int, score: float, seed: int) -> None:
+    """The highest score stays; a p-value between two that stayed is that of the lower."""
+    every = calibration(sorted(scores))
+    others = sorted(set(scores))[:-1]
+    kept = sorted({*random.Random(seed).sample(others, min(keep, len(others))), max(scores)})  # noqa: S311
+    above = tuple(sum(normal > one for normal in scores) for one in kept)
+    thinned = calibration(kept, count=len(scores), above=above)
+    assert thinned.p_value(score) >= every.p_value(score)
+    if set(kept) == set(scores):
+        assert thinned.p_value(score) == every.p_value(score)
+
+
+def test_alarms_an_hour_need_a_frame_rate() -> None:
+    assert calibration([1.0]).false_alarms_per_hour is None
+    assert calibration([1.0], frames_per_second=10.0).false_alarms_per_hour == pytest.approx(360)
 
 
 @given(scores=SCORES, pair=st.tuples(st.floats(-11, 11), st.floats(-11, 11)))

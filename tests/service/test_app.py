@@ -350,7 +350,8 @@ def test_the_schema_describes_bodies_failures_and_the_token(client: httpx.Client
     )
     assert {"400", "401", "413", "415", "422", "503", "504"} <= set(score["responses"])
     assert "image/png" in score["responses"]["200"]["content"]
-    assert {item["name"] for item in score["parameters"]} == {"model", "threshold", "heatmap", "clip", "timeout_ms"}
+    names = {"model", "camera", "threshold", "heatmap", "clip", "timeout_ms"}
+    assert {item["name"] for item in score["parameters"]} == names
     assert score["security"]
     assert "Problem" in schema["components"]["schemas"]
     assert all(reference in _names(schema) for reference in _references(schema))

@@ -12,9 +12,10 @@ from runtime.devices import Device
 from runtime.errors import CameraNotFound
 from runtime.images import ImageFormat, encode
 from runtime.model import Model
-from service.cameras import Cameras
+from service.cameras import Camera, Cameras, FrameKey
 from service.metrics import Metrics
 from service.schemas import CameraInfo, CameraReply
+from service.scoring import Policy, Verdict
 from tests.model_folders import write_clip_scorer
 from tests.service.conftest import PNG, Serve
 
@@ -89,6 +90,47 @@ def test_a_time_without_its_zone_is_422(client: httpx.Client, captured_at: str) 
     assert client.post(url, content=ENCODED[0], headers=PNG).status_code == 422
 
 
+def test_a_frame_from_further_back_is_refused_and_does_not_count(client: httpx.Client, clips: Model) -> None:
+    for index in range(5):
+        send(client, "back", index)
+    again = client.post("/v1/cameras/back/frames?model=clips", content=ENCODED[2], headers=PNG)
+    assert (again.status_code, again.json()["type"]) == (409, "urn:clearwatch:problem:frame-out-of-order")
+    assert "send captured_at" in again.json()["detail"]
+    assert send(client, "back", 5)["score"] == expected(clips, 5)
+
+
+def test_equal_pictures_at_other_times_are_other_frames(client: httpx.Client, clips: Model) -> None:
+    for second, index in enumerate((0, 1, 0, 1, 0)):
+        reply = send(client, "blinks", index, captured_at=f"2025-01-01T00:00:0{second}Z")
+        assert not reply["repeated"]
+    frames = FRAMES[[1, 0, 1, 0]]
+    assert reply["score"] == float(clips.run(frames[None])[0].anomaly_score)  # type: ignore[arg-type]
+
+
+def test_a_repeat_is_drawn_again_and_its_picture_is_not_kept(client: httpx.Client) -> None:
+    for index in range(3):
+        send(client, "drawn", index)
+    plain = send(client, "drawn", 3)
+    drawn, again = (send(client, "drawn", 3, heatmap="overlay") for _ in range(2))
+    assert drawn["heatmap"] == again["heatmap"] is not None
+    assert (drawn["repeated"], drawn["score"], drawn["frames"]) == (True, plain["score"], 4)
+    assert send(client, "drawn", 3)["heatmap"] is None
+
+
+def test_what_is_kept_of_a_camera_is_bounded(models: Path, cpu: Device) -> None:
+    """A clip holds as many frames as it has, a model of single frames none; no picture is kept with a verdict."""
+    verdict = Verdict(Policy(None).decide(0.5), heatmap=b"a large picture", map_range=(0, 1))
+    for name, held in (("clips", 4), ("scorer", 0)):
+        model = Model.open(models / name, cpu)
+        camera = Camera("door", 0.0, kept_scores=5)
+        for index in range(12):
+            camera.clip(model).advance(FRAMES[index], FrameKey.of(ENCODED[index], None), verdict)
+        clip = camera.clip(model)
+        assert (len(clip.frames), len(clip.seen), len(clip.scores)) == (held, model.manifest.input.time, 5)
+        assert clip.verdict is not None
+        assert clip.verdict.heatmap is None
+
+
 def test_models_have_clips_of_their_own(client: httpx.Client, models: Path, cpu: Device) -> None:
     send(client, "both", 0)
     single = send(client, "both", 1, model="scorer")
@@ -153,7 +195,7 @@ def test_a_model_of_another_geometry_starts_anew(serve: Serve, tmp_path: Path) -
 def test_the_silent_are_forgotten_and_the_number_is_bounded(cpu: Device) -> None:
     now = 0.0
     metrics = Metrics(cpu)
-    cameras = Cameras(2, 60, metrics, lambda: now)
+    cameras = Cameras(2, 60, 100, metrics, lambda: now)
     for name in ("a", "b", "a", "c"):  # c takes the place of b, the longest silent
         cameras.visit(name)
         now += 1
@@ -162,4 +204,5 @@ def test_the_silent_are_forgotten_and_the_number_is_bounded(cpu: Device) -> None
     with pytest.raises(CameraNotFound, match="'b'"):
         cameras.find("b")
     now = 62.5
+    assert b"clearwatch_cameras 1.0" in metrics.render(), "the gauge forgets the idle too"
     assert [camera.name for camera in cameras.all()] == ["c"]

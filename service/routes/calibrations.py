@@ -1,0 +1,191 @@
+"""The calibrations of a model: thresholds for its cameras, from their normal frames alone."""
+
+import asyncio
+import logging
+from functools import partial
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import JSONResponse, Response
+
+from runtime import conformal
+from runtime.conformal import FalseAlarms, NormalScores
+from runtime.errors import (
+    CalibrationNotFound,
+    CalibrationNotSaved,
+    CameraNotFound,
+    ImageError,
+    InvalidInput,
+    ModelNotFound,
+    ModelNotReady,
+    TooFewFrames,
+    Unauthorized,
+)
+from runtime.manifest import CameraCalibration, Task
+from runtime.model import Model
+from service.dependencies import Call, validated
+from service.openapi import CALIBRATION_BODY, CALIBRATION_FAILURES, parameters, replies
+from service.problems import documented
+from service.replies import identity
+from service.routes.cameras import CameraPath
+from service.schemas import (
+    CalibrationQuery,
+    CalibrationReply,
+    CalibrationRequest,
+    CalibrationsReply,
+    NoQuery,
+    ScoredFrames,
+)
+from service.scoring import Heatmap, Measuring, Policy, Verdict
+from service.ticket import Ticket
+from service.uploads import UploadedImage, read_body
+
+logger = logging.getLogger(__name__)
+
+router = APIRouter(prefix="/v1/models/{name}", tags=["calibrations"])
+
+RATE = 0.01  # where neither the request nor the model says another
+
+
+@router.post(
+    "/calibrations",
+    summary="Calibrate a camera",
+    status_code=201,
+    responses=replies(CalibrationReply, CALIBRATION_FAILURES, status=201),
+    openapi_extra={"parameters": parameters(CalibrationQuery)} | CALIBRATION_BODY,
+)
+async def calibrate(request: Request, name: str) -> Response:
+    """Set the threshold of a camera for a stated false-alarm rate, from its normal frames; nothing is retrained.
+
+    The frames are uploaded, in order, as one clip; or they are those that the camera sent lately, whose scores are
+    kept; or only their scores are given. The result is the camera's next version and decides from now on.
+    """
+    call = Call.of(request)
+    query = call.query(CalibrationQuery)
+    model = call.model(name, Task.SCORE)
+    own = model.manifest.calibration
+    promise = FalseAlarms.stated(
+        query.false_alarm_rate,
+        query.false_alarms_per_hour,
+        query.frames_per_second,
+        RATE if own is None else own.false_alarm_rate,
+    )
+    with await call.admit() as ticket:
+        if request.headers.get("content-type", "").startswith("application/json"):
+            normal, frames = await _known(call, model, query.camera)
+        else:
+            normal, frames = await _uploaded(call, ticket, model), "uploaded frames"
+        source = query.source or f"{len(normal)} {frames}"
+        # Seconds for many frames: in a thread of its own, the workers are for those who wait for a verdict.
+        found = await asyncio.to_thread(conformal.calibrate, normal, promise, source, own)
+        made = await asyncio.to_thread(call.service.calibrations.add, model.manifest, query.camera, found)
+    call.service.metrics.calibrated(model.manifest.name)
+    logger.info("calibrated", extra={"model": name, "camera": made.camera, "version": made.version})
+    return JSONResponse(_as_json(made, in_force=True), 201)
+
+
+async def _known(call: Call, model: Model, camera: str) -> tuple[NormalScores, str]:
+    """Take scores out of the body, or those that are kept of the camera."""
+    limits = call.service.upload_limits
+    body = await read_body(call.request, limits.max_bytes, limits.timeout_s)
+    wanted = await asyncio.to_thread(validated, "body", CalibrationRequest, body)
+    if wanted.scored is not None:
+        return _kept(call, model, camera, wanted.scored), "frames scored lately"
+    clips = wanted.scores or []
+    scores = np.concatenate([np.asarray(clip, np.float64) for clip in clips])
+    return NormalScores(scores, np.repeat(np.arange(len(clips)), [len(clip) for clip in clips])), "scores given"
+
+
+def _kept(call: Call, model: Model, camera: str, wanted: ScoredFrames) -> NormalScores:
+    clip = call.service.cameras.find(camera).clips.get(model.manifest.name)
+    if clip is None or clip.sha256 != model.manifest.sha256:
+        raise CameraNotFound(f"camera {camera!r} has sent no frames to these weights of {model.manifest.name}")
+    since = None if wanted.since is None else wanted.since.timestamp()
+    until = None if wanted.until is None else wanted.until.timestamp()
+    return clip.scores.between(since, until)
+
+
+async def _uploaded(call: Call, ticket: Ticket, model: Model) -> NormalScores:
+    """Score the images of the body, each with those before it where the model looks at clips."""
+    images = (await call.upload(ticket, call.service.settings.max_calibration_images)).images
+    time = model.manifest.input.time
+    if len(images) < time:
+        raise TooFewFrames(f"{model.manifest.name} looks at clips of {time} frames; {len(images)} were sent")
+    windows = [images[end - time : end] for end in range(time, len(images) + 1)]
+    answers = await ticket.each([partial(_score, ticket, model, window) for window in windows])
+    verdicts = [_checked(answer, index) for index, answer in enumerate(answers, time)]
+    ranges = np.asarray([verdict.map_range or (np.nan, np.nan) for verdict in verdicts])
+    scores = np.asarray([verdict.decision.score for verdict in verdicts], np.float64)
+    if np.isnan(ranges).any() and np.isfinite(scores).all():
+        raise InvalidInput(f"{model.manifest.name} has no anomaly map to calibrate")
+    return NormalScores(scores, np.zeros(len(scores), np.intp), ranges[:, 0], ranges[:, 1])
+
+
+async def _score(ticket: Ticket, model: Model, window: list[UploadedImage]) -> Verdict:
+    work = Measuring(model, window, Policy(None), Heatmap.NONE)
+    verdict = (await ticket.infer(work)).value
+    if work.fitted is not None and model.has_learnt(work.fitted):
+        raise InvalidInput(f"{model.manifest.name} was trained on this frame: calibrate on frames it has not seen")
+    return verdict
+
+
+def _checked(answer: Verdict | Exception, number: int) -> Verdict:
+    if isinstance(answer, ImageError | InvalidInput):
+        raise type(answer)(f"image {number}: {answer}") from answer
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+@router.get(
+    "/calibrations",
+    summary="List the calibrations of a model",
+    responses=replies(CalibrationsReply, documented(Unauthorized, ModelNotFound, ModelNotReady)),
+)
+async def list_calibrations(request: Request, name: str) -> Response:
+    """Return every version of every camera, the newest first, and which files cannot be used and why."""
+    call = Call.of(request)
+    call.query(NoQuery)
+    model = call.service.store.snapshot.model(name)
+    store = call.service.calibrations
+    found = await asyncio.to_thread(lambda: list(store.all(name)))
+    deciding = await asyncio.to_thread(store.in_force, model.manifest)
+    made = [each for each in found if isinstance(each, CameraCalibration)]
+    return JSONResponse(
+        {
+            "model": identity(model),
+            "calibrations": [_as_json(each, in_force=deciding.get(each.camera) == each) for each in made],
+            "failed": [str(each) for each in found if not isinstance(each, CameraCalibration)],
+        }
+    )
+
+
+_DELETED = documented(Unauthorized, ModelNotFound, ModelNotReady, CalibrationNotFound, CalibrationNotSaved)
+
+
+@router.delete("/calibrations/{camera}", summary="Delete a camera's calibration", status_code=204, responses=_DELETED)
+async def delete_calibrations(request: Request, name: str, camera: CameraPath) -> Response:
+    """Delete all versions of a camera: from now on the model's own calibration decides for it."""
+    return await _delete(Call.of(request), name, camera, None)
+
+
+@router.delete("/calibrations/{camera}/{version}", summary="Delete one version", status_code=204, responses=_DELETED)
+async def delete_calibration(
+    request: Request, name: str, camera: CameraPath, version: int = Path(ge=1, description="As listed.")
+) -> Response:
+    """Delete one version; if it was the newest, the one before it decides again."""
+    return await _delete(Call.of(request), name, camera, version)
+
+
+async def _delete(call: Call, name: str, camera: str, version: int | None) -> Response:
+    call.query(NoQuery)
+    call.service.store.snapshot.model(name)
+    await asyncio.to_thread(call.service.calibrations.delete, name, camera, version)
+    logger.info("calibration deleted", extra={"model": name, "camera": camera, "version": version})
+    return Response(status_code=204)
+
+
+def _as_json(made: CameraCalibration, *, in_force: bool) -> dict[str, Any]:
+    summary = made.model_dump(mode="json", exclude={"scores", "above", "schema_version"})
+    return summary | {"false_alarms_per_hour": made.false_alarms_per_hour, "in_force": in_force}

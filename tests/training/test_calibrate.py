@@ -167,7 +167,7 @@ def test_without_a_camera_the_models_own_threshold_is_set(place: Path) -> None:
         ("footage/a", ("--false-alarms-per-hour", "0.0416", "--fps", "10"), "n = 30 normal frames cannot support"),
         ("footage/a", ("--false-alarms-per-hour", "1"), "state the frames a second too"),
         ("footage/a", ("--false-alarm-rate", "0.1", "--false-alarms-per-hour", "1", "--fps", "1"), "not both"),
-        ("footage/a", ("--false-alarm-rate", "1.5"), "between 0 and 1"),
+        ("footage/a", ("--false-alarm-rate", "1.5"), "between 1e-12 and 1"),
         ("nowhere", (), "no such folder"),
         ("models", (), "found no frames"),
     ],

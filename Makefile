@@ -52,5 +52,5 @@ $(SERVING): pyproject.toml constraints.txt | .venv/bin/python
 	@touch $@
 
 $(TESTING): $(SERVING)
-	$(PIP) --editable '.[$(EXTRA),client,training,dev]'
+	$(PIP) --editable '.[$(EXTRA),client,training,stills,dev]'
 	@touch $@

@@ -31,6 +31,7 @@ class Options(Arguments):
     test: int
     only: list[str] | None
     convolutional_steps: int
+    decoder_steps: int
 
 
 def main() -> None:
@@ -40,7 +41,10 @@ def main() -> None:
     found: dict[str, list[Row]] = {}
     for title, sets in (("looked at", _development(options)), ("held out", _held_out(options))):
         for inspection in sets:
-            rows = [measure(detector, inspection) for detector in detectors(options.convolutional_steps)]
+            rows = [
+                measure(detector, inspection)
+                for detector in detectors(options.convolutional_steps, options.decoder_steps)
+            ]
             report.add(f"{inspection.name} ({title})", rows)
             for row in rows:
                 found.setdefault(f"{title}: {row['']}", []).append(row)
@@ -53,7 +57,10 @@ def _options() -> Options:
     options.add_argument("--train", type=int, default=300, metavar="N", help="images to learn from (default: 300)")
     options.add_argument("--test", type=int, default=100, metavar="N", help="normal and as many damaged (default: 100)")
     options.add_argument("--only", action="append", metavar="SET", help="only this set; may be repeated")
-    options.add_argument("--convolutional-steps", type=int, default=1000, metavar="N", help="(default: 1000)")
+    options.add_argument("--convolutional-steps", type=int, default=1000, metavar="N",
+                         help="of the convolutional autoencoder; 0 leaves it out (default: 1000)")  # fmt: skip
+    options.add_argument("--decoder-steps", type=int, default=100, metavar="N",
+                         help="of the decoder of stills, which no score depends on (default: 100)")  # fmt: skip
     return Options(**vars(options.parse_args()))
 
 

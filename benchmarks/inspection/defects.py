@@ -75,7 +75,7 @@ def stain(rng: np.random.Generator, plane: Plane, where: Mask) -> tuple[Plane, M
     rows, columns = np.mgrid[: plane.shape[0], : plane.shape[1]]
     radius = _log_uniform(rng, 6, 30)
     distance = np.hypot(rows - y, (columns - x) * rng.uniform(0.6, 1.6)) / radius
-    ragged = distance + 0.25 * noise(rng, *plane.shape, 4, 4)
+    ragged = distance + 0.25 * noise(rng, plane.shape[0], plane.shape[1], 4, 4)
     blot = 1 / (1 + np.exp((ragged - 1) * rng.uniform(4, 12)))
     return _changed(plane, plane + (0.7 * _contrast(rng) * blot).astype(np.float32))
 

@@ -109,15 +109,21 @@ class Feature(Autoencoder[Components]):
 
     @torch.no_grad()
     def pretrain(self, batches: Callable[[], Iterable[Tensor]]) -> None:
-        """Fit the whitening in closed form, and its scale on frames that it has not seen.
+        """Fit the whitening in closed form, and its scale on frames that it has not seen; each frame counts once.
 
-        Which frames these are follows from their pixels alone: a frame that comes again is on the same side.
+        On which side a frame is follows from its pixels alone.
         """
         moments = [Moments(level.width) for level in self.levels]
         held_back: list[list[Tensor]] = []
-        for frames in batches():
-            aside = torch.tensor([zlib.crc32(frame.numpy().tobytes()) % HELD_BACK == 0 for frame in frames.cpu()])
-            found = self.features(frames)
+        seen: set[int] = set()
+        for batch in batches():
+            marks = [zlib.crc32(frame.numpy().tobytes()) for frame in batch.cpu()]
+            new = [index for index, mark in enumerate(marks) if mark not in seen]
+            if not new:
+                break  # the second pass has begun
+            seen.update(marks)
+            aside = torch.tensor([marks[index] % HELD_BACK == 0 for index in new])
+            found = self.features(batch[new])
             held_back.append([f[aside].half() for f in found])
             for known, f in zip(moments, found, strict=True):
                 known.add(f[~aside].movedim(1, -1).flatten(0, -2))

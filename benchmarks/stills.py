@@ -103,7 +103,7 @@ def _pixel_auroc(samples: Sequence[Sample], answers: Sequence[Answer]) -> float:
     side = (MAP_SIDE, MAP_SIDE)
     masks = [cv2.resize(s.mask.astype(np.float32), side, interpolation=cv2.INTER_AREA) > 0 for s in samples]
     maps = [cv2.resize(answer.anomaly_map, side, interpolation=cv2.INTER_AREA) for answer in answers]
-    return auroc(np.stack(masks).ravel(), np.stack(maps).ravel())
+    return auroc(np.stack(masks).ravel(), np.stack(maps).astype(np.float32).ravel())
 
 
 def _mean(name: str, rows: Sequence[Row]) -> Row:

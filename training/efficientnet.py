@@ -97,8 +97,9 @@ class EfficientNetLite(nn.Module):
         if weights == "imagenet":
             self.load_state_dict(_imagenet(self))
         else:
-            for convolution in filter(lambda module: isinstance(module, SameConv), self.modules()):
-                nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            for module in self.modules():
+                if isinstance(module, SameConv):
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         self.requires_grad_(requires_grad=False)
 
     def forward(self, frames: Tensor) -> list[Tensor]:

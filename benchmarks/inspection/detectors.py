@@ -134,7 +134,7 @@ class Recipe(Detector):
         found = self._model.run(self._model.fit(pixels)[None]).anomaly_map
         if found is None:
             raise ValueError(f"{self._recipe} gives no anomaly map")
-        return found[0]
+        return np.asarray(found[0], np.float32)
 
 
 def detectors(convolutional_steps: int, decoder_steps: int) -> tuple[Detector, ...]:

@@ -60,9 +60,12 @@ def test_nothing_of_it_is_trained() -> None:
 def test_normalisation_is_folded_into_the_convolutions(package: dict[str, Tensor]) -> None:
     network = EfficientNetLite(3, "imagenet")
     inputs = torch.rand(1, 3, 32, 32)
-    norm = [package[f"_bn0.{name}"] for name in ("running_mean", "running_var", "weight", "bias")]
+    mean, variance, weight, bias = (
+        package[f"_bn0.{name}"] for name in ("running_mean", "running_var", "weight", "bias")
+    )
     padded = F.pad(inputs, (0, 1, 0, 1), mode="replicate")
-    expected = F.batch_norm(F.conv2d(padded, package["_conv_stem.weight"], stride=2), *norm, eps=BN_EPSILON)
+    convolved = F.conv2d(padded, package["_conv_stem.weight"], stride=2)
+    expected = F.batch_norm(convolved, mean, variance, weight, bias, eps=BN_EPSILON)
     assert torch.allclose(network.stem(inputs), expected, rtol=1e-2, atol=2e-3)  # weights are rounded to half
 
 

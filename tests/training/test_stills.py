@@ -48,7 +48,8 @@ def test_a_folder_of_stills_becomes_a_model_that_scores(tmp_path: Path, cpu: Dev
     assert sum(graph.bytes for graph in manifest.graphs.present().values()) < 16 * 2**20
     normal = FABRIC.sample((1, 0), damaged=False).pixels.repeat(3, axis=2)
     torn = normal.copy()
-    torn[60:110, 60:110] = 0
+    blocks = np.random.default_rng(0).choice(np.array([0, 255], np.uint8), (10, 10))
+    torn[60:110, 60:110] = np.kron(blocks, np.ones((5, 5), np.uint8))[..., None]
     frames = np.stack([model.fit(pixels) for pixels in (normal, torn)])
     scores = model.run(frames).anomaly_score
     assert scores is not None

@@ -13,7 +13,7 @@ CAST = HELD_OUT[1]
 
 @pytest.mark.parametrize("detector", [PixelPCA(), MemoryBank("random")], ids=lambda detector: detector.name)
 def test_a_black_hole_scores_higher_and_is_found(detector: Detector, tmp_path: Path) -> None:
-    write(tuple(CAST.sample((0, i), damaged=False) for i in range(12)), tmp_path / "normal")
+    write(tuple(CAST.sample((0, i), damaged=False) for i in range(16)), tmp_path / "normal")
     detector.fit(tmp_path / "normal", tmp_path)
     normal = CAST.sample((1, 0), damaged=False).pixels.repeat(3, axis=2)
     damaged = normal.copy()

@@ -35,7 +35,7 @@ def made(channels: int = 1) -> Feature:
 
 
 def batches(frames: Tensor, passes: int = 1) -> Iterable[Tensor]:
-    return [part for _ in range(passes) for part in frames.split(8)]
+    return [frames[start : start + 8] for _ in range(passes) for start in range(0, len(frames), 8)]
 
 
 @pytest.fixture(scope="module")

@@ -52,5 +52,5 @@ $(SERVING): pyproject.toml constraints.txt | .venv/bin/python
 	@touch $@
 
 $(TESTING): $(SERVING)
-	$(PIP) --editable '.[$(EXTRA),openvino,client,training,dev]'
+	$(PIP) --editable '.[$(EXTRA),openvino,client,training,stills,dev]'
 	@touch $@

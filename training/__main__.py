@@ -50,11 +50,13 @@ def _kinds(_: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     from training.checkpoints import check_run  # noqa: PLC0415
     from training.config import read_recipe  # noqa: PLC0415
+    from training.frame_size import with_frame_size  # noqa: PLC0415
     from training.trainer import train  # noqa: PLC0415
 
     recipe = read_recipe(arguments.recipe, arguments.set)
     run = arguments.run or Path("runs") / recipe.name
     check_run(run, resume=arguments.resume)
+    recipe = with_frame_size(recipe, arguments.data)
     parts = _parts(recipe, arguments.data)
     try:
         best = train(recipe, parts, run, resume=arguments.resume)

@@ -157,10 +157,12 @@ def _conflicts(recipe: Recipe) -> Iterator[str]:
     for index, check in enumerate(recipe.evaluate):
         if check.task not in tasks or (check.task is Task.SCORE and recipe.score is None):
             yield f"evaluate.{index}: a check of type {check.type} needs a model that can {check.task}"
+    if issubclass(recipe.kind, Denoiser) and data.pixels is not None:
+        yield f"data.pixels: the kind {name} takes frames of any size; leave it out"
     if issubclass(recipe.kind, Denoiser):
         yield from _crop_conflicts(recipe)
-    elif data.height is None or data.width is None:
-        yield f"data: the kind {name} needs frames of one size; set data.height and data.width"
+    elif data.pixels is None and (data.height is None or data.width is None):
+        yield f"data: the kind {name} needs frames of one size; set data.height and data.width, or data.pixels"
     elif data.crop is not None or recipe.train.stages:
         yield f"data.crop, train.stages: the kind {name} learns whole frames; leave them out"
 

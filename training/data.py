@@ -33,6 +33,9 @@ class DataConfig(Frozen):
     channels: Literal[1, 3] = 3
     height: int | None = Field(None, gt=0, description="pixels; with width: scale every frame to this size")
     width: int | None = Field(None, gt=0, description="pixels")
+    pixels: int | None = Field(
+        None, gt=0, description="instead of both: about so many a frame, in the proportions of the middle frame"
+    )
     frame_stride: int = Field(1, ge=1, description="keep every n-th frame of a video or clip")
     split: Literal["clip", "image"] = Field("clip", description="'image' only for stills that are independent")
     validation_share: float = Field(0.1, gt=0, lt=0.9, description="of the clips, to choose the best checkpoint")
@@ -48,6 +51,8 @@ class DataConfig(Frozen):
     def _fields_agree(self) -> Self:
         if (self.height is None) != (self.width is None):
             raise ValueError("give both height and width, or neither")
+        if self.pixels is not None and self.height is not None:
+            raise ValueError("give pixels, or height and width, and not all of them")
         if self.validation_share + self.calibration_share >= 1:
             raise ValueError("validation_share and calibration_share leave nothing to train on")
         if self.flips and self.crop is None and self.height != self.width:

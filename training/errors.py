@@ -23,3 +23,7 @@ class RunError(TrainingError):
 
 class WeightsError(TrainingError):
     """A model folder whose weights do not fit the autoencoder that its recipe describes."""
+
+
+class MissingPackage(TrainingError):
+    """An optional package is needed and not installed."""

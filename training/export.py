@@ -136,7 +136,7 @@ def _manifest(recipe: Recipe, autoencoder: Autoencoder[Any], graphs: Graphs, gol
         version=recipe.version,
         kind=recipe.autoencoder.kind,
         description=recipe.description,
-        licence=recipe.licence,
+        licence="; ".join(filter(None, (recipe.licence, autoencoder.licence))),
         tasks=tuple(task for task in Task if task in tasks),
         input=geometry,
         graphs=graphs,

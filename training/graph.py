@@ -20,9 +20,9 @@ def to_levels(frames: Tensor) -> Tensor:
 
 
 class AutoencoderGraph(nn.Module):
-    """Frames -> reconstruction, (anomaly_map, anomaly_score,) latent; for kinds whose code is a vector."""
+    """Frames -> reconstruction, (anomaly_map, anomaly_score,) and the latent of kinds whose code is a vector."""
 
-    def __init__(self, autoencoder: Autoencoder[Tensor], score: ScoreConfig | None) -> None:
+    def __init__(self, autoencoder: Autoencoder[Any], score: ScoreConfig | None) -> None:
         super().__init__()
         self.autoencoder = autoencoder
         self.score = score
@@ -31,17 +31,20 @@ class AutoencoderGraph(nn.Module):
     def outputs(self) -> tuple[str, ...]:
         """Names of what forward returns."""
         scored = ("anomaly_map", "anomaly_score") if self.score else ()
-        return ("reconstruction", *scored, "latent")
+        latent = ("latent",) if self.autoencoder.latent_dim is not None else ()
+        return ("reconstruction", *scored, *latent)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
         """Run on uint8 [B, H, W, C]."""
         unit = to_unit(frames)
-        latent = self.autoencoder.encode(unit)
-        reconstruction = self.autoencoder.decode(latent)
+        code = self.autoencoder.encode(unit)
+        reconstruction = self.autoencoder.decode(code)
+        latent = (code,) if self.autoencoder.latent_dim is not None else ()
         if self.score is None:
-            return to_levels(reconstruction), latent
-        anomaly_map = error_map(unit, reconstruction, self.score)
-        return to_levels(reconstruction), anomaly_map, pool(anomaly_map, self.score.top_share), latent
+            return to_levels(reconstruction), *latent
+        own = self.autoencoder.anomaly_map(code)
+        anomaly_map = error_map(unit, reconstruction, self.score) if own is None else own
+        return to_levels(reconstruction), anomaly_map, pool(anomaly_map, self.score.top_share), *latent
 
 
 def error_map(frames: Tensor, reconstruction: Tensor, score: ScoreConfig) -> Tensor:

@@ -5,7 +5,11 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+
+SSIM_WINDOW = 7  # pixels
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # of frames in 0..1
 
 
 class Dense(nn.Sequential):
@@ -74,3 +78,32 @@ def squared_error(frames: Tensor, reconstruction: Tensor) -> Tensor:
 def rademacher(like: Tensor) -> Tensor:
     """Return +1 or -1 at random, in the shape of `like`."""
     return torch.randint_like(like, 2) * 2 - 1
+
+
+def structural_error(frames: Tensor, reconstruction: Tensor, scales: int = 3) -> Tensor:
+    """Return 1 - MS-SSIM (Wang et al. 2003), in the mean over [B, C, H, W] in 0..1 and over the scales that fit.
+
+    Windows are squares of 7 pixels; each scale halves the frames. Means of the scales, not their product: a product
+    has no gradient where one factor is 0.
+    """
+    errors = []
+    for _ in range(scales):
+        errors.append(1 - _ssim(frames, reconstruction).mean())
+        if min(frames.shape[2:]) < 2 * SSIM_WINDOW:
+            break
+        frames, reconstruction = F.avg_pool2d(frames, 2), F.avg_pool2d(reconstruction, 2)
+    return torch.stack(errors).mean()
+
+
+def _ssim(one: Tensor, other: Tensor) -> Tensor:
+    """Return the structural similarity of every window."""
+    window = min(SSIM_WINDOW, *one.shape[2:])
+
+    def mean(of: Tensor) -> Tensor:
+        return F.avg_pool2d(of, window, stride=1)
+
+    means = mean(one), mean(other)
+    variances = mean(one.square()) - means[0].square(), mean(other.square()) - means[1].square()
+    covariance = mean(one * other) - means[0] * means[1]
+    luminance = (2 * means[0] * means[1] + SSIM_C1) / (means[0].square() + means[1].square() + SSIM_C1)
+    return luminance * (2 * covariance + SSIM_C2) / (variances[0] + variances[1] + SSIM_C2)

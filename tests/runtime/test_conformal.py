@@ -56,7 +56,11 @@ def test_an_hourly_number_becomes_a_rate() -> None:
 
 @pytest.mark.parametrize(
     ("stated", "message"),
-    [((0.1, 1.0, 1.0), "not both"), ((None, 1.0, None), "frames a second"), ((None, 7200.0, 1.0), "between 1e-12 and 1")],
+    [
+        ((0.1, 1.0, 1.0), "not both"),
+        ((None, 1.0, None), "frames a second"),
+        ((None, 7200.0, 1.0), "between 1e-12 and 1"),
+    ],
 )
 def test_half_of_it_or_both_is_refused(stated: tuple[float | None, float | None, float | None], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from training.layers import ConvolutionalDecoder, Dense, Unflatten, convolutional_encoder, rademacher, squared_error
+from training.layers import (
+    ConvolutionalDecoder,
+    Dense,
+    Unflatten,
+    convolutional_encoder,
+    rademacher,
+    squared_error,
+    structural_error,
+)
 
 
 def test_dense_has_no_activation_after_the_last_layer() -> None:
@@ -53,3 +61,15 @@ def test_random_signs_are_plus_and_minus_one() -> None:
     assert set(signs.flatten().tolist()) == {-1, 1}
     assert abs(signs.mean()) < 0.1
     assert signs.dtype == torch.float32
+
+
+def test_the_structural_error_sees_lost_texture_more_than_other_light() -> None:
+    generator = torch.Generator().manual_seed(0)
+    frames = 0.5 + 0.1 * torch.randn(2, 1, 40, 40, generator=generator)
+    smooth = torch.full_like(frames, 0.5)
+    assert structural_error(frames, frames).abs() < 1e-5
+    assert structural_error(frames, smooth) > 2 * structural_error(frames, frames + 0.1) > 0
+
+
+def test_the_structural_error_takes_frames_below_its_window() -> None:
+    assert structural_error(torch.zeros(1, 3, 4, 5), torch.zeros(1, 3, 4, 5)) == 0

@@ -21,6 +21,7 @@ KINDS: Mapping[str, dict[str, Any]] = {
     "convolutional": {"widths": [4, 8], "latent_dim": 8},
     "deep": {"hidden_sizes": [24, 16, 12], "latent_dim": 6},
     "denoising": {"widths": [4, 8], "blocks": 1, "estimator_width": 4, "estimator_steps": 2},
+    "feature": {"weights": "random", "bottleneck": 0.2},
     "plain": {"latent_dim": 8},
     "variational": {"hidden_sizes": [24], "latent_dim": 4},
 }

@@ -62,6 +62,11 @@ class Autoencoder(nn.Module, ABC, Generic[Code]):
         """Length of the code, or None where the code is no vector."""
         return None
 
+    @property
+    def licence(self) -> str | None:
+        """What weights that were not learnt here ask for, or None where there are none."""
+        return None
+
     @abstractmethod
     def encode(self, frames: Tensor) -> Code:
         """Return the code of the frames."""
@@ -77,6 +82,10 @@ class Autoencoder(nn.Module, ABC, Generic[Code]):
     def reconstruct(self, frames: Tensor) -> Tensor:
         """Return decode(encode(frames))."""
         return self.decode(self.encode(frames))
+
+    def anomaly_map(self, code: Code) -> Tensor | None:  # noqa: ARG002 - for the kinds
+        """Return a map [B, H, W] of the kind's own, the larger the less normal; None: pixels are compared."""
+        return None
 
     def pretrain(self, batches: Callable[[], Iterable[Tensor]]) -> None:
         """Set the weights before the training proper; most kinds do nothing. `batches()` yields float frames."""

@@ -133,9 +133,10 @@ def _examples(graph: ExportedGraph, frames: Frames, batch: int, size: tuple[int,
             examples[name] = spread.astype(np.float32)
             continue
         pixels = rng.integers(0, 256, sizes, np.uint8)
+        tall, wide = sizes[-3:-1]
         for slot in range(0, batch if len(frames) else 0, 2):  # every other one is real, as far as it reaches
-            real = frames.pixels[int(rng.integers(len(frames)))][: sizes[1], : sizes[2]]
-            pixels[slot, : real.shape[0], : real.shape[1]] = real
+            real = frames.pixels[int(rng.integers(len(frames)))][:tall, :wide]
+            pixels[slot, ..., : real.shape[0], : real.shape[1], :] = real
         examples[name] = pixels
     return examples
 

@@ -8,7 +8,7 @@ from tqdm import tqdm
 from benchmarks.denoising.bench import Bench
 from benchmarks.denoising.denoiser import ShippedDenoiser
 from benchmarks.denoising.engines import ONNXRUNTIME, OPENVINO_BF16, OpenGraph, has_openvino
-from benchmarks.denoising.musts import Must
+from benchmarks.musts import Must
 from benchmarks.denoising.protocol import CLIPPED
 from benchmarks.denoising.white_noise import SIGMAS
 from runtime.devices import usable_cores

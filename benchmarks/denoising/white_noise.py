@@ -10,7 +10,7 @@ import numpy.typing as npt
 from benchmarks.denoising import published
 from benchmarks.denoising.bench import Bench
 from benchmarks.denoising.denoiser import ShippedDenoiser
-from benchmarks.denoising.musts import Must, Side
+from benchmarks.musts import Must, Side
 from benchmarks.denoising.protocol import CLIPPED, NOT_CLIPPED, Protocol
 from runtime.images import Pixels
 from training.baselines import FILTERS, Filter

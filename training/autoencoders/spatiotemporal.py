@@ -108,8 +108,7 @@ class Spatiotemporal(ClipAutoencoder):
         rows, columns = (-(-length // config.cell) for length in (height, width))
         self.register_buffer("mean", torch.zeros(2, rows, columns))
         self.register_buffer("deviation", torch.ones(2, rows, columns))
-        self.block_tails = nn.ModuleList(Tail() for _ in range(2))
-        self.frame_tails = nn.ModuleList(Tail() for _ in range(2))
+        self.tails = nn.ModuleList(Tail() for _ in range(2))
 
     @property
     def latent_dim(self) -> int:
@@ -150,7 +149,7 @@ class Spatiotemporal(ClipAutoencoder):
         return Losses(squared_error(small, self._decode_small(self.encoder(small))))
 
     def learn_normal(self, clips: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> None:
-        """Take mean and deviation of every block, smoothed over its neighbours, and the tails of blocks and frames."""
+        """Take mean and deviation of every block, smoothed over its neighbours, and the tails of what is left."""
         reaches = self.config.looks_reach, self.config.motion_reach
         with torch.no_grad():
             measured = [self._measure(frames, flow, self._scene(frames)) for frames, flow in clips()]
@@ -160,21 +159,18 @@ class Spatiotemporal(ClipAutoencoder):
                 deviation = (square - mean.square()).clamp(min=0).sqrt()
                 self.mean[index] = mean
                 self.deviation[index] = deviation + self.config.floor * deviation.mean().clamp(min=TINY)
-                self.block_tails[index].learn(self._deviations(index, seen))
-                self.frame_tails[index].learn(self._worst(self._evidence(index, seen)))
+                self.tails[index].learn(self._deviations(index, seen))
 
     def judge(self, frames: Tensor, flow: Tensor) -> Judgement:
-        """Let the stronger of looks and motion speak, each by how seldom a normal frame is as bad."""
+        """Let the stronger of looks and motion speak in each block, by how seldom a normal block deviates so far."""
         code = self.encode(frames[:, -1])
         scene = self._decode_small(code)
-        evidence = [self._evidence(index, seen) for index, seen in enumerate(self._measure(frames, flow, scene))]
-        worst = (tail(self._worst(blocks)) for tail, blocks in zip(self.frame_tails, evidence, strict=True))
-        latest = (blocks[:, -1] for blocks in evidence)
-        return Judgement(code, self._enlarge(scene), torch.maximum(*latest), torch.maximum(*worst))
-
-    def _evidence(self, index: int, seen: Tensor) -> Tensor:
-        evidence: Tensor = self.block_tails[index](self._deviations(index, seen))
-        return evidence
+        looks, motion = (
+            tail(self._deviations(index, seen))
+            for index, (tail, seen) in enumerate(zip(self.tails, self._measure(frames, flow, scene), strict=True))
+        )
+        evidence = torch.maximum(looks, motion)
+        return Judgement(code, self._enlarge(scene), evidence[:, -1], self._worst(evidence))
 
     def _worst(self, evidence: Tensor) -> Tensor:
         """Return the mean of the worst blocks at each moment, in the mean over the moments, [B].

@@ -54,7 +54,9 @@ def main() -> None:
 def _options() -> Options:
     options = parser(__doc__)
     options.add_argument("--only", nargs="+", choices=list(SECTIONS), help="only these sections")
-    options.add_argument("--pictures", type=Path, metavar="DIR", help="also draw the scores clip by clip, to this folder")
+    options.add_argument(
+        "--pictures", type=Path, metavar="DIR", help="also draw the scores clip by clip, to this folder"
+    )
     return Options(**vars(options.parse_args()))
 
 

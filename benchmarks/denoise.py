@@ -12,11 +12,11 @@ from benchmarks.denoising.clean_frames import clean_frames
 from benchmarks.denoising.cost import cost
 from benchmarks.denoising.denoiser import ShippedDenoiser
 from benchmarks.denoising.gallery import draw
-from benchmarks.musts import judge
 from benchmarks.denoising.precision import precision
 from benchmarks.denoising.real_noise import real_noise
 from benchmarks.denoising.speed import speed
 from benchmarks.denoising.white_noise import white_noise
+from benchmarks.musts import judge
 from benchmarks.report import Arguments, Report, parser
 from benchmarks.shipped import able_to
 from runtime.manifest import Task

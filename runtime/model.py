@@ -76,7 +76,8 @@ class Model:
     def run(self, frames: Pixels, noise_level: Floats | None = None) -> Outputs:
         """Run the autoencoder on uint8 [batch, (time,) h, w, c]; `noise_level` [batch] on the 0..255 scale.
 
-        A graph that takes `flow` is given what runtime.motion finds in the frames. Raises InvalidInput where the arrays are not what the graph takes.
+        A graph that takes `flow` is given what runtime.motion finds in the frames. Raises InvalidInput where the
+        arrays are not what the graph takes.
         """
         inputs: Arrays = {"frames": frames}
         if noise_level is not None:

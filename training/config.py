@@ -10,7 +10,15 @@ import yaml
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from runtime.manifest import Frozen, ModelName, Task
-from training.autoencoders.base import Autoencoder, AutoencoderConfig, ClipAutoencoder, Denoiser, FrameShape, build, find_kind
+from training.autoencoders.base import (
+    Autoencoder,
+    AutoencoderConfig,
+    ClipAutoencoder,
+    Denoiser,
+    FrameShape,
+    build,
+    find_kind,
+)
 from training.data import DataConfig, Source
 from training.errors import ConfigError
 

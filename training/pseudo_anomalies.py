@@ -50,10 +50,11 @@ class Thing(StrEnum):
 
 @dataclass(frozen=True)
 class Cutout:
-    """A picture of a thing: `pixels` float [h, w], `alpha` [h, w] in 0..1."""
+    """A picture of a thing: `pixels` float [h, w], `alpha` [h, w] in 0..1, and the row that it stands on."""
 
     pixels: npt.NDArray[np.float32]
     alpha: npt.NDArray[np.float32]
+    base: int
 
 
 @dataclass(frozen=True)
@@ -140,23 +141,23 @@ def leave_standing(clip: Grey, donor: Grey, scene: Scene, thing: Thing, rng: np.
 
     A person is cut from `donor`; bags and carts are drawn. Raises ValueError where no place can be found.
     """
-    cutout, base, left = _placed(thing, donor, scene, rng)
-    return _compose(clip, scene, cutout, base, np.full(len(clip), left), rng)
+    cutout, left = _placed(thing, donor, scene, rng)
+    return _compose(clip, scene, cutout, np.full(len(clip), left), rng)
 
 
 def drive(clip: Grey, scene: Scene, speed: float, rng: np.random.Generator) -> Spoiled:
     """Let a cart drive through the clip from one side to the other, at `speed` pixels a frame."""
-    cutout, base, _ = _placed(Thing.CART, clip, scene, rng)
-    way = speed * np.arange(len(clip)) - int(rng.integers(0, max(1, round(speed * len(clip) / 2)))) 
+    cutout, _ = _placed(Thing.CART, clip, scene, rng)
+    way = speed * np.arange(len(clip)) - int(rng.integers(0, max(1, round(speed * len(clip) / 2))))
     lefts = np.rint(way - cutout.alpha.shape[1]).astype(int)
     if rng.random() < 0.5:
-        cutout = Cutout(cutout.pixels[:, ::-1], cutout.alpha[:, ::-1])
+        cutout = Cutout(cutout.pixels[:, ::-1], cutout.alpha[:, ::-1], cutout.base)
         lefts = clip.shape[2] - cutout.alpha.shape[1] - lefts
-    return _compose(clip, scene, cutout, base, lefts, rng)
+    return _compose(clip, scene, cutout, lefts, rng)
 
 
-def _placed(thing: Thing, donor: Grey, scene: Scene, rng: np.random.Generator) -> tuple[Cutout, int, int]:
-    """Return a thing, the row that it stands on, and its first column."""
+def _placed(thing: Thing, donor: Grey, scene: Scene, rng: np.random.Generator) -> tuple[Cutout, int]:
+    """Return a thing and its first column."""
     tall, wide = scene.background.shape
     for _ in range(TRIES):
         base = int(rng.integers(scene.top_base, scene.last_base + 1))
@@ -170,16 +171,17 @@ def _placed(thing: Thing, donor: Grey, scene: Scene, rng: np.random.Generator) -
         place, inside = np.s_[base - height : base, left : left + width], cutout.alpha > 0.5
         apart = np.abs(cutout.pixels - scene.background[place])[inside]
         if apart.mean() >= CONTRAST and not scene.stood_on[place][inside].any():
-            return cutout, base, left
+            return cutout, left
     raise ValueError(f"found no place for a {thing} in {TRIES} tries")
 
 
 def _compose(
-    clip: Grey, scene: Scene, cutout: Cutout, base: int, lefts: npt.NDArray[np.int_], rng: np.random.Generator
+    clip: Grey, scene: Scene, cutout: Cutout, lefts: npt.NDArray[np.int_], rng: np.random.Generator
 ) -> Spoiled:
     """Paste a thing into every frame at its own column; the part of it outside of the frame is cut."""
     frames, masks = clip.copy(), np.zeros(clip.shape, bool)
     height, width = cutout.alpha.shape
+    base = cutout.base
     for index, left in enumerate(lefts.tolist()):
         first, last = max(0, -left), min(width, clip.shape[2] - left)
         if first >= last:
@@ -199,11 +201,13 @@ def _compose(
 def _cutout(thing: Thing, donor: Grey, scene: Scene, base: int, rng: np.random.Generator) -> Cutout | None:
     tall = scene.person_height(base)
     if thing is Thing.PERSON:
-        return _cut_person(donor, scene, tall, rng)
-    return _draw_bag(tall, rng) if thing is Thing.BAG else _draw_cart(tall, rng)
+        return _cut_person(donor, scene, base, rng)
+    canvas = _draw_bag(tall, rng) if thing is Thing.BAG else _draw_cart(tall, rng)
+    return canvas.cutout(base, rng)
 
 
-def _cut_person(donor: Grey, scene: Scene, tall: float, rng: np.random.Generator) -> Cutout | None:
+def _cut_person(donor: Grey, scene: Scene, base: int, rng: np.random.Generator) -> Cutout | None:
+    tall = scene.person_height(base)
     frame = donor[int(rng.integers(len(donor)))]
     people = [walker for walker in scene.walkers(frame) if walker.is_upright and scene.is_single(walker)]
     if not people:
@@ -216,13 +220,13 @@ def _cut_person(donor: Grey, scene: Scene, tall: float, rng: np.random.Generator
     size = max(3, round(person.width * scale)), max(6, round(tall))
     pixels = cv2.resize(frame[box].astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
     alpha = cv2.resize(person.mask[box].astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-    return Cutout(np.asarray(pixels, np.float32), np.asarray(alpha, np.float32))
+    return Cutout(np.asarray(pixels, np.float32), np.asarray(alpha, np.float32), base)
 
 
 FINE = 4  # drawn larger by this and averaged, for a lens shows no steps
 
 
-def _draw_bag(tall: float, rng: np.random.Generator) -> Cutout:
+def _draw_bag(tall: float, rng: np.random.Generator) -> "_Canvas":
     """Draw a bag with a handle, a third of a person high."""
     height, width = tall * rng.uniform(0.3, 0.45), tall * rng.uniform(0.3, 0.5)
     canvas = _Canvas(height, width)
@@ -232,10 +236,10 @@ def _draw_bag(tall: float, rng: np.random.Generator) -> Cutout:
     canvas.box(0.3, 0.0, 0.4, 0.3, shade * 0.7)
     canvas.box(0.6, 0.0, 0.7, 0.3, shade * 0.7)
     canvas.box(0.3, 0.0, 0.7, 0.1, shade * 0.7)
-    return canvas.cutout(rng)
+    return canvas
 
 
-def _draw_cart(tall: float, rng: np.random.Generator) -> Cutout:
+def _draw_cart(tall: float, rng: np.random.Generator) -> "_Canvas":
     """Draw a small service cart with a roof, two wheels and a load: a little taller than a person."""
     canvas = _Canvas(tall * rng.uniform(1.05, 1.3), tall * rng.uniform(1.5, 2.1))
     shade = float(rng.choice([rng.uniform(25, 70), rng.uniform(160, 225)]))
@@ -247,7 +251,7 @@ def _draw_cart(tall: float, rng: np.random.Generator) -> Cutout:
     canvas.box(0.25, 0.35, 0.5, 0.6, rng.uniform(30, 60))  # seat
     for column in (0.2, 0.8):
         canvas.wheel(column, 0.85, rng.uniform(15, 35))
-    return canvas.cutout(rng)
+    return canvas
 
 
 class _Canvas:
@@ -270,7 +274,7 @@ class _Canvas:
         cv2.circle(self._pixels, self._at(x, y), radius, shade, -1)
         cv2.circle(self._alpha, self._at(x, y), radius, 1.0, -1)
 
-    def cutout(self, rng: np.random.Generator) -> Cutout:
+    def cutout(self, base: int, rng: np.random.Generator) -> Cutout:
         """Light it from above, roughen it, and look at it through a lens."""
         light = np.linspace(1.1, 0.8, len(self._pixels), dtype=np.float32)[:, None]
         rough = cv2.GaussianBlur(rng.normal(0, 12, self._pixels.shape).astype(np.float32), (0, 0), FINE)
@@ -278,7 +282,7 @@ class _Canvas:
         small, alpha = (cv2.resize(plane, self._size, interpolation=cv2.INTER_AREA) for plane in (pixels, self._alpha))
         alpha = cv2.GaussianBlur(alpha, (3, 3), 0.5)
         small = cv2.GaussianBlur(small, (3, 3), 0.5)
-        return Cutout(np.asarray(small / np.maximum(alpha, 1e-3), np.float32).clip(0, 255), np.asarray(alpha))
+        return Cutout(np.asarray(small / np.maximum(alpha, 1e-3), np.float32).clip(0, 255), np.asarray(alpha), base)
 
 
 def skip_frames(clip: Grey, scene: Scene, speed: int) -> Spoiled:

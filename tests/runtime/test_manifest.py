@@ -34,7 +34,13 @@ from tests.model_folders import (
 )
 
 Json = dict[str, Any]
-WRITERS: list[Callable[[Path], Path]] = [write_scorer, write_denoiser, write_generator, write_clip_scorer, write_motion_scorer]
+WRITERS: list[Callable[[Path], Path]] = [
+    write_scorer,
+    write_denoiser,
+    write_generator,
+    write_clip_scorer,
+    write_motion_scorer,
+]
 
 
 @pytest.fixture

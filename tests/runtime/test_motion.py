@@ -23,9 +23,7 @@ def texture(height: int, width: int, seed: int = 0) -> Pixels:
 def gliding(height: int, width: int, time: int, rows: int, columns: int) -> Pixels:
     """Move a texture by so many pixels a frame, [time, h, w, 1]."""
     large = texture(height + 40, width + 40)
-    return np.stack(
-        [large[20 - i * rows :][:height, 20 - i * columns :][:, :width] for i in range(time)]
-    )
+    return np.stack([large[20 - i * rows :][:height, 20 - i * columns :][:, :width] for i in range(time)])
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(0, 1), (0, -2), (1, 0), (-1, 1)])

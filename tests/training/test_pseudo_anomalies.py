@@ -66,7 +66,17 @@ def test_an_empty_scene_tells_no_sizes() -> None:
 def test_it_knows_where_somebody_stood() -> None:
     standing = CLIPS[0].copy()
     standing[:, 40:62, 130:140] = 20
-    assert Scene([*CLIPS, standing, ], every=3).stood_on[45:60, 132:138].all()
+    assert (
+        Scene(
+            [
+                *CLIPS,
+                standing,
+            ],
+            every=3,
+        )
+        .stood_on[45:60, 132:138]
+        .all()
+    )
 
 
 # -- what stands
@@ -85,7 +95,10 @@ def test_a_standing_thing_stays_in_its_place_and_is_to_be_seen(scene: Scene, thi
     grown[max(0, rows.min() - 2) : rows.max() + 3, max(0, columns.min() - 2) : columns.max() + 3] = True
     assert not changed(CLIPS[0], spoiled)[:, ~grown].any(), "something changed elsewhere"
     assert not (place & scene.stood_on).any()
-    apart = np.abs(spoiled.frames[spoiled.masks].astype(float) - np.broadcast_to(scene.background, spoiled.masks.shape)[spoiled.masks])
+    apart = np.abs(
+        spoiled.frames[spoiled.masks].astype(float)
+        - np.broadcast_to(scene.background, spoiled.masks.shape)[spoiled.masks]
+    )
     assert apart.mean() > 0.7 * CONTRAST
     always = spoiled.masks.all(axis=0)
     assert spoiled.frames[:, always].std(axis=0).mean() < 4, "it flickers"
@@ -114,7 +127,7 @@ def test_who_is_nearer_hides_the_thing(scene: Scene) -> None:
     assert hidden, "in none of the clips did anybody pass in front"
 
 
-def test_without_a_place_nothing_is_pasted(scene: Scene) -> None:
+def test_without_a_place_nothing_is_pasted() -> None:
     crowded = Scene(CLIPS, every=3)
     crowded.stood_on = np.ones_like(crowded.stood_on)
     with pytest.raises(ValueError, match="found no place for a bag"):

@@ -6,6 +6,7 @@ averaged over the clip. Both are measured in square blocks, and each block is co
 clips, for a fixed camera knows what is normal where: people far away are small and slow. Fused as p-values.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable
 from typing import Annotated, Literal
@@ -17,9 +18,11 @@ from torch import Tensor, nn
 
 from runtime.manifest import Task
 from training.autoencoders.base import AutoencoderConfig, ClipAutoencoder, FrameShape, Judgement, Losses, register
-from training.layers import ConvolutionalDecoder, convolutional_encoder, squared_error
+from training.layers import ConvolutionalDecoder, convolutional_encoder
 
 TINY = 1e-6
+DARKEST = 1 / 510  # in 0..1: half a level
+SCENE_BATCHES = 40
 NOISE_LEVELS = 12 / 255  # brightness that changes by less has not moved
 TAIL = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005)
 """Shares of normal blocks that are further out than the knots of the tail."""
@@ -41,7 +44,7 @@ class SpatiotemporalConfig(AutoencoderConfig):
 
     kind: Literal["spatiotemporal"] = "spatiotemporal"
     widths: tuple[int, ...] = Field((16, 32, 48, 64), min_length=1, description="channels; each halves the size")
-    latent_dim: int = Field(16, ge=1, description="narrow: the scene and its light, not who walks through it")
+    latent_dim: int = Field(4, ge=1, description="narrow: the scene and its light, not who walks through it")
     shrink: int = Field(2, ge=1, description="the autoencoder sees frames this many times smaller")
     clip: int = Field(9, ge=2, description="frames that a verdict looks at")
     flow_step: int = Field(2, ge=1, description="frames that the optical flow reaches over")
@@ -50,6 +53,7 @@ class SpatiotemporalConfig(AutoencoderConfig):
     motion_block: Odd = Field(3, description="cells a side")
     looks_reach: tuple[float, float] = Field((1.0, 1.0), description=REACH)
     motion_reach: tuple[float, float] = Field((1.0, 8.0), description=REACH)
+    looks_cost: float = Field(2.5, ge=0, description="nats: people who stop are normal, and so looks must be rarer")
     worst: int = Field(4, ge=1, description="blocks that count")
     floor: float = Field(0.2, gt=0, description="added to the deviation of a block, in shares of the mean one")
 
@@ -91,7 +95,7 @@ class Tail(nn.Module):
 
 @register
 class Spatiotemporal(ClipAutoencoder):
-    """Squared error through a narrow bottleneck, optical flow, and what is normal of both in every block."""
+    """A scene and what little of it changes, optical flow, and what is normal of both in every block."""
 
     Config = SpatiotemporalConfig
     tasks = frozenset({Task.RECONSTRUCT, Task.SCORE, Task.ENCODE})
@@ -105,6 +109,7 @@ class Spatiotemporal(ClipAutoencoder):
         self.small = channels, -(-height // config.shrink), -(-width // config.shrink)
         self.encoder = convolutional_encoder(self.small, config.widths, config.latent_dim)
         self.decoder = ConvolutionalDecoder(self.small, config.widths, config.latent_dim)
+        self.scene = nn.Parameter(torch.zeros(self.small))  # logits; the decoder adds what changes
         rows, columns = (-(-length // config.cell) for length in (height, width))
         self.register_buffer("mean", torch.zeros(2, rows, columns))
         self.register_buffer("deviation", torch.ones(2, rows, columns))
@@ -141,18 +146,23 @@ class Spatiotemporal(ClipAutoencoder):
         return F.avg_pool2d(frames, self.config.shrink, ceil_mode=True)
 
     def _decode_small(self, code: Tensor) -> Tensor:
-        return torch.sigmoid(self.decoder(code))
+        return torch.sigmoid(self.scene + self.decoder(code))
+
+    def pretrain(self, batches: Callable[[], Iterable[Tensor]]) -> None:
+        """Begin with the median of some frames: the scene as it is when nobody hides it."""
+        seen = [self._shrink(frames) for frames in itertools.islice(batches(), SCENE_BATCHES)]
+        self.scene.data.copy_(torch.cat(seen).median(0).values.logit(eps=DARKEST))
 
     def loss(self, frames: Tensor) -> Losses:
-        """Squared error, of the smaller frames."""
+        """Absolute error, of the smaller frames: unlike the squared one it is least without those who pass."""
         small = self._shrink(frames)
-        return Losses(squared_error(small, self._decode_small(self.encoder(small))))
+        return Losses((self._decode_small(self.encoder(small)) - small).abs().mean())
 
     def learn_normal(self, clips: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> None:
         """Take mean and deviation of every block, smoothed over its neighbours, and the tails of what is left."""
         reaches = self.config.looks_reach, self.config.motion_reach
         with torch.no_grad():
-            measured = [self._measure(frames, flow, self._scene(frames)) for frames, flow in clips()]
+            measured = [self._measure(frames, flow, self._reconstruct_small(frames)) for frames, flow in clips()]
             for index, (reach, blocks) in enumerate(zip(reaches, zip(*measured, strict=True), strict=True)):
                 seen = torch.cat(blocks)
                 mean, square = (_smoothed(moment.mean((0, 1)), reach) for moment in (seen, seen.square()))
@@ -169,7 +179,7 @@ class Spatiotemporal(ClipAutoencoder):
             tail(self._deviations(index, seen))
             for index, (tail, seen) in enumerate(zip(self.tails, self._measure(frames, flow, scene), strict=True))
         )
-        evidence = torch.maximum(looks, motion)
+        evidence = torch.maximum(looks - self.config.looks_cost, motion)
         return Judgement(code, self._enlarge(scene), evidence[:, -1], self._worst(evidence))
 
     def _worst(self, evidence: Tensor) -> Tensor:
@@ -180,7 +190,7 @@ class Spatiotemporal(ClipAutoencoder):
         flat = evidence.flatten(2)
         return flat.topk(min(self.config.worst, flat.shape[2]), dim=2).values.mean((1, 2))
 
-    def _scene(self, frames: Tensor) -> Tensor:
+    def _reconstruct_small(self, frames: Tensor) -> Tensor:
         return self._decode_small(self.encode(frames[:, -1]))
 
     def _deviations(self, index: int, blocks: Tensor) -> Tensor:

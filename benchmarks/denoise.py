@@ -4,7 +4,6 @@
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +12,11 @@ from benchmarks.denoising.clean_frames import clean_frames
 from benchmarks.denoising.cost import cost
 from benchmarks.denoising.denoiser import ShippedDenoiser
 from benchmarks.denoising.gallery import draw
-from benchmarks.denoising.musts import Must
 from benchmarks.denoising.precision import precision
 from benchmarks.denoising.real_noise import real_noise
 from benchmarks.denoising.speed import speed
 from benchmarks.denoising.white_noise import white_noise
+from benchmarks.musts import judge
 from benchmarks.report import Arguments, Report, parser
 from benchmarks.shipped import able_to
 from runtime.manifest import Task
@@ -46,9 +45,7 @@ def main() -> None:
     if options.pictures is not None:
         draw(bench, options.pictures)
     title = "Musts" if options.limit is None else f"Musts, by {options.limit} images a set: for a quick look only"
-    bench.report.add(title, [must.row for must in musts])
-    bench.report.write(options.json)
-    _judge(musts)
+    judge(bench.report, musts, options.json, title)
 
 
 def _options() -> Options:
@@ -66,12 +63,6 @@ def _denoisers(only: str | None) -> list[ShippedDenoiser]:
         names = ", ".join(denoiser.name for denoiser in found) or "none"
         sys.exit(f"no such denoiser in models/; there is {names}")
     return chosen
-
-
-def _judge(musts: Sequence[Must]) -> None:
-    missed = [f"missed: {must}" for must in musts if not must.kept]
-    if missed:
-        sys.exit("\n".join(missed))
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ class Graph(File):
 
 # The inputs that a graph must have, those that it may have, and the outputs that it may have.
 _NAMES: dict[str, tuple[set[str], set[str], set[str]]] = {
-    "autoencoder": ({"frames"}, {"noise_level"}, {"reconstruction", "anomaly_map", "anomaly_score", "latent"}),
+    "autoencoder": ({"frames"}, {"noise_level", "flow"}, {"reconstruction", "anomaly_map", "anomaly_score", "latent"}),
     "generator": ({"latent"}, set(), {"samples"}),
     "noise_estimator": ({"frames"}, set(), {"noise_level"}),
 }
@@ -80,7 +80,8 @@ _NAMES: dict[str, tuple[set[str], set[str], set[str]]] = {
 class Graphs(Frozen):
     """The ONNX graphs of a model: all pixel arithmetic is inside them.
 
-    `autoencoder`: frames (and `noise_level`, for a denoiser) -> reconstruction, anomaly_map, anomaly_score, latent.
+    `autoencoder`: frames (and `noise_level`, for a denoiser, or `flow`, for a model of motion) -> reconstruction,
+    anomaly_map, anomaly_score, latent.
     `generator`: latent -> samples. `noise_estimator`: frames -> noise_level.
     """
 
@@ -122,6 +123,7 @@ class FrameInput(Frozen):
     height: int | None = Field(None, gt=0)
     width: int | None = Field(None, gt=0)
     time: int = Field(1, gt=0, description="frames in a clip")
+    flow_step: int | None = Field(None, gt=0, description="frames that `flow` reaches over; absent: no such input")
     stride: int = Field(1, gt=0, description="pixels")
     receptive_field: int = Field(0, ge=0, description="pixels that an output pixel looks at, to each side")
 
@@ -132,6 +134,17 @@ class FrameInput(Frozen):
         if self.time > 1 and self.height is None:
             raise ValueError("a clip needs height and width: its frames are kept between requests, in bounded memory")
         return self
+
+    @model_validator(mode="after")
+    def _flows_fill_the_clip(self) -> "FrameInput":
+        if self.flow_step is not None and (self.time == 1 or (self.time - 1) % self.flow_step):
+            raise ValueError(f"time must be 1 more than a multiple of flow_step, {self.flow_step}; it is {self.time}")
+        return self
+
+    @property
+    def flows(self) -> int:
+        """How many flow fields a clip has."""
+        return 0 if self.flow_step is None else (self.time - 1) // self.flow_step
 
     @property
     def shape(self) -> tuple[int | str, ...]:
@@ -284,6 +297,13 @@ class Manifest(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _flow_is_asked_for(self) -> "Manifest":
+        inputs = {tensor.name for tensor in self.graphs.autoencoder.inputs}
+        if ("flow" in inputs) != (self.input.flow_step is not None):
+            raise ValueError("input.flow_step must be given where the autoencoder takes flow, and nowhere else")
+        return self
+
+    @model_validator(mode="after")
     def _tensors_have_the_stated_shapes(self) -> "Manifest":
         expected = self._tensors()
         for name in ("autoencoder", "generator"):
@@ -299,6 +319,7 @@ class Manifest(Frozen):
         clip = (self.input.time,) if self.input.time > 1 else ()
         tensors = (
             Tensor(name="frames", dtype="uint8", shape=("batch", *clip, height, width, channels)),
+            Tensor(name="flow", dtype="float32", shape=("batch", self.input.flows, height, width, 2)),
             Tensor(name="noise_level", dtype="float32", shape=("batch",)),
             Tensor(name="reconstruction", dtype="uint8", shape=("batch", height, width, channels)),
             Tensor(name="anomaly_map", dtype="float32", shape=("batch", height, width)),

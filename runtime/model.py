@@ -14,6 +14,7 @@ from runtime.engines import Arrays, Session, Signature, found_tensor
 from runtime.errors import DeviceUnavailable, InvalidInput, ModelFolderInvalid, TaskNotSupported
 from runtime.images import Pixels, Size, fingerprint, resize
 from runtime.manifest import File, Graph, Manifest, Task, Tensor, read_manifest
+from runtime.motion import optical_flow
 
 Floats = npt.NDArray[np.float32]
 
@@ -108,13 +109,23 @@ class Model:
     def run(self, frames: Pixels, noise_level: Floats | None = None, *, alone: bool = False) -> Outputs:
         """Run the autoencoder on uint8 [batch, (time,) h, w, c]; `noise_level` [batch] on the 0..255 scale.
 
-        `alone` takes every core of a CPU: right where nothing else is to be done meanwhile. Raises InvalidInput where
-        the arrays are not what the graph takes.
+        A graph that takes `flow` is given what runtime.motion finds in the frames. `alone` takes every core of a CPU:
+        right where nothing else is to be done meanwhile. Raises InvalidInput where the arrays are not what the graph
+        takes.
         """
         inputs: Arrays = {"frames": frames}
         if noise_level is not None:
             inputs["noise_level"] = noise_level
+        inputs |= self._flow(frames)
         return Outputs(**self._run("autoencoder", inputs, alone=alone))  # type: ignore[arg-type]
+
+    def _flow(self, frames: Pixels) -> Arrays:
+        """Return the flow of clips for a graph that takes it; nothing for other graphs and other frames."""
+        step = self.manifest.input.flow_step
+        takes = tuple(tensor for tensor in self._graphs["autoencoder"].inputs if tensor.name == "frames")
+        if step is None or not _accepts(takes, {"frames": frames}):
+            return {}
+        return {"flow": np.stack([optical_flow(clip, step) for clip in frames])}
 
     def generate(self, latents: Floats) -> Pixels:
         """Decode latents [n, latent_dim] to uint8 samples [n, h, w, c].

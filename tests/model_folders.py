@@ -373,6 +373,22 @@ def write_clip_scorer(
     return write_folder(folder, Facts((Task.SCORE,), geometry, version, calibrated=True), {"autoencoder": net})
 
 
+def write_motion_scorer(folder: Path, *, time: int = 5, flow_step: int = 2, version: str = "1") -> Path:
+    """Score a clip by the longest vector of its flow; the map is the longest at each pixel."""
+    sizes = {"channels": 1, "height": 32, "width": 48, "time": time, "flow_step": flow_step}
+    geometry = FrameInput.model_validate(sizes)
+    net = Net(frames=_frames(geometry), flow=("float32", ("batch", geometry.flows, 32, 48, 2)))
+    squares = net("ReduceSum", net("Mul", "flow", "flow"), net.ints(4), keepdims=0)
+    longest = net("ReduceMax", net("Sqrt", squares), net.ints(1), keepdims=0)
+    # The graph must look at every input: a pixel of the frames, times nothing.
+    pixel = net("ReduceMax", net("Cast", "frames", to=TensorProto.FLOAT), net.ints(1, 2, 3, 4), keepdims=0)
+    nothing = net("Unsqueeze", net("Mul", pixel, net.floats(0)), net.ints(1, 2))
+    anomaly_map = net("Add", longest, nothing)
+    net.output("anomaly_map", anomaly_map, "float32", ("batch", 32, 48))
+    net.output("anomaly_score", net("ReduceMax", anomaly_map, net.ints(1, 2), keepdims=0), "float32", ("batch",))
+    return write_folder(folder, Facts((Task.SCORE,), geometry, version), {"autoencoder": net})
+
+
 def write_every_sort(folder: Path) -> Path:
     """Write one model of every sort below `folder`: clips, denoiser, generator, scorer."""
     write_clip_scorer(folder / "clips")

@@ -32,16 +32,22 @@ Found = Iterable[tuple[str, str, Pixels]]
 """Clip, key and pixels [h, w, c] of one frame after another."""
 
 
-def in_batches(frames: Frames, label: str, run: Callable[[npt.NDArray[np.uint8]], Answer]) -> Iterator[Answer]:
-    """Call `run` on uint8 [n, h, w, c] stacks of up to 16 frames of one size, with a progress bar."""
+def in_batches(
+    frames: Frames, label: str, run: Callable[[npt.NDArray[np.uint8]], Answer], time: int = 1
+) -> Iterator[Answer]:
+    """Call `run` on uint8 [n, h, w, c] stacks of up to 16 frames of one size, with a progress bar.
+
+    With `time` above 1 the stacks are the clips that end at the frames, [n, time, h, w, c].
+    """
     starts = range(0, len(frames), BATCH)
     for start in tqdm(starts, label, unit="batch", disable=None):
-        yield run(frames.batch(range(start, min(start + BATCH, len(frames)))))
+        chosen = range(start, min(start + BATCH, len(frames)))
+        yield run(frames.seen_at(chosen, time))
 
 
 def outputs_of(model: Model, frames: Frames, label: str) -> Iterator[Outputs]:
-    """Run an exported autoencoder on frames of its own input size, batch by batch."""
-    return in_batches(frames, label, model.run)
+    """Run an exported autoencoder on frames of its own input size, or on the clips that end there, batch by batch."""
+    return in_batches(frames, label, model.run, model.manifest.input.time)
 
 
 def check_enough(count: int, false_alarm_rate: float) -> None:

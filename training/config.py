@@ -10,7 +10,15 @@ import yaml
 from pydantic import BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from runtime.manifest import Frozen, ModelName, Task
-from training.autoencoders.base import Autoencoder, AutoencoderConfig, Denoiser, FrameShape, build, find_kind
+from training.autoencoders.base import (
+    Autoencoder,
+    AutoencoderConfig,
+    ClipAutoencoder,
+    Denoiser,
+    FrameShape,
+    build,
+    find_kind,
+)
 from training.data import DataConfig, Source
 from training.errors import ConfigError
 
@@ -161,10 +169,16 @@ def _conflicts(recipe: Recipe) -> Iterator[str]:
         yield f"data.pixels: the kind {name} takes frames of any size; leave it out"
     if issubclass(recipe.kind, Denoiser):
         yield from _crop_conflicts(recipe)
+    elif issubclass(recipe.kind, ClipAutoencoder) and (recipe.score is None or _pooled(recipe.score)):
+        yield f"score: the kind {name} scores by itself; give false_alarm_rate, and nothing else"
     elif data.pixels is None and (data.height is None or data.width is None):
         yield f"data: the kind {name} needs frames of one size; set data.height and data.width, or data.pixels"
     elif data.crop is not None or recipe.train.stages:
         yield f"data.crop, train.stages: the kind {name} learns whole frames; leave them out"
+
+
+def _pooled(score: ScoreConfig) -> bool:
+    return score != ScoreConfig(false_alarm_rate=score.false_alarm_rate)
 
 
 def _crop_conflicts(recipe: Recipe) -> Iterator[str]:

@@ -86,6 +86,25 @@ class Frames:
         chosen = list(indices)
         return Frames([self.pixels[i] for i in chosen], [self.keys[i] for i in chosen], [self.clips[i] for i in chosen])
 
+    def seen_at(self, indices: Sequence[int], time: int) -> Pixels:
+        """Stack what a model sees at frames: [n, h, w, c], or [n, time, h, w, c], the `time` > 1 frames up to each.
+
+        The first frames of a clip, which have too few before them, see the first full one. Raises DataError where a
+        clip is shorter than that, or its frames are not of one size.
+        """
+        if time == 1:
+            return self.batch(indices)
+        return np.stack([self.batch(range(end - time + 1, end + 1)) for end in (self._end(i, time) for i in indices)])
+
+    def _end(self, index: int, time: int) -> int:
+        first = index
+        while first > max(0, index - time + 1) and self.clips[first - 1] == self.clips[index]:
+            first -= 1
+        end = max(index, first + time - 1)
+        if end >= len(self) or self.clips[end] != self.clips[index]:
+            raise DataError(f"{self.clips[index]} has fewer than the {time} frames that the model looks at")
+        return end
+
     def batch(self, indices: Sequence[int]) -> Pixels:
         """Stack frames to [n, h, w, c]; raise DataError where they are not of one size."""
         sizes = {self.pixels[i].shape: self.keys[i] for i in indices}

@@ -2,17 +2,20 @@
 
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
 
 from runtime.conformal import FalseAlarms
 from runtime.devices import DeviceChoice, select_device
-from runtime.images import fingerprint
+from runtime.images import Pixels, fingerprint
 from runtime.manifest import (
     MANIFEST_FILE,
     File,
@@ -27,13 +30,22 @@ from runtime.manifest import (
     write_manifest,
 )
 from runtime.model import Model
-from training.autoencoders.base import Autoencoder, Denoiser
+from runtime.motion import optical_flow
+from training.autoencoders.base import Autoencoder, ClipAutoencoder, Denoiser
 from training.calibrate import calibrate, in_batches
 from training.card import BEFORE_EXPORT, write_card
 from training.config import Recipe
 from training.data import Frames, Split
 from training.errors import ExportError
-from training.graph import AutoencoderGraph, DenoiserGraph, GeneratorGraph, NoiseEstimatorGraph, to_unit
+from training.graph import (
+    AutoencoderGraph,
+    ClipGraph,
+    DenoiserGraph,
+    GeneratorGraph,
+    NoiseEstimatorGraph,
+    clip_to_unit,
+    to_unit,
+)
 from training.onnx_graph import (
     Arrays,
     ExportedGraph,
@@ -79,6 +91,8 @@ def check_target(out: Path) -> None:
 
 def _write_folder(recipe: Recipe, autoencoder: Autoencoder[Any], split: Split, folder: Path) -> Manifest:
     round_to_half(autoencoder)
+    if isinstance(autoencoder, ClipAutoencoder):
+        autoencoder.learn_normal(partial(_normal_clips, autoencoder, split))
     graphs = _graphs(recipe, autoencoder)
     files: dict[str, Graph] = {}
     golden: Arrays = {}
@@ -115,6 +129,8 @@ def _graphs(recipe: Recipe, autoencoder: Autoencoder[Any]) -> dict[str, Exported
             "autoencoder": ExportedGraph(denoiser, denoiser.outputs, {"frames": frames, "noise_level": ("batch",)}),
             "noise_estimator": ExportedGraph(estimator, estimator.outputs, {"frames": frames}),
         }
+    if isinstance(autoencoder, ClipAutoencoder):
+        return {"autoencoder": _clip_graph(autoencoder, frames)}
     graph = AutoencoderGraph(autoencoder, recipe.score)
     graphs = {"autoencoder": ExportedGraph(graph, graph.outputs, {"frames": frames})}
     if Task.SAMPLE in autoencoder.tasks and autoencoder.latent_dim is not None:
@@ -124,6 +140,25 @@ def _graphs(recipe: Recipe, autoencoder: Autoencoder[Any]) -> dict[str, Exported
     return graphs
 
 
+def _clip_graph(autoencoder: ClipAutoencoder, frames: tuple[int | str, ...]) -> ExportedGraph:
+    graph = ClipGraph(autoencoder)
+    batch, height, width, _ = frames
+    flows = (autoencoder.time - 1) // autoencoder.flow_step
+    inputs = {"frames": (batch, autoencoder.time, *frames[1:]), "flow": (batch, flows, height, width, 2)}
+    return ExportedGraph(graph, graph.outputs, inputs)
+
+
+def _normal_clips(autoencoder: ClipAutoencoder, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the clips of all frames but those that set the threshold, as the graph will see them."""
+    for part in (split.train, split.validation):
+        yield from in_batches(part, "normal clips", partial(_seen, autoencoder.flow_step), autoencoder.time)
+
+
+def _seen(flow_step: int, clips: Pixels) -> tuple[Tensor, Tensor]:
+    flow = np.stack([optical_flow(clip, flow_step) for clip in clips])
+    return clip_to_unit(torch.from_numpy(clips)), torch.from_numpy(flow).permute(0, 1, 4, 2, 3)
+
+
 def _manifest(recipe: Recipe, autoencoder: Autoencoder[Any], graphs: Graphs, golden: File) -> Manifest:
     tasks = autoencoder.tasks if recipe.score else autoencoder.tasks - {Task.SCORE}
     shape, facts = autoencoder.shape, environment()
@@ -131,6 +166,8 @@ def _manifest(recipe: Recipe, autoencoder: Autoencoder[Any], graphs: Graphs, gol
     if isinstance(autoencoder, Denoiser):
         reach = {"stride": autoencoder.stride, "receptive_field": autoencoder.receptive_field}
         geometry = geometry.model_copy(update=reach)
+    if isinstance(autoencoder, ClipAutoencoder):
+        geometry = geometry.model_copy(update={"time": autoencoder.time, "flow_step": autoencoder.flow_step})
     return Manifest(
         name=recipe.name,
         version=recipe.version,

@@ -5,13 +5,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.autoencoders.base import Autoencoder, Denoiser
+from training.autoencoders.base import Autoencoder, ClipAutoencoder, Denoiser
 from training.config import ScoreConfig
 
 
 def to_unit(frames: Tensor) -> Tensor:
     """Uint8 [B, H, W, C] -> float [B, C, H, W] in 0..1."""
     return frames.permute(0, 3, 1, 2).float() / 255
+
+
+def clip_to_unit(frames: Tensor) -> Tensor:
+    """Uint8 [B, T, H, W, C] -> float [B, T, C, H, W] in 0..1."""
+    return frames.permute(0, 1, 4, 2, 3).float() / 255
 
 
 def to_levels(frames: Tensor) -> Tensor:
@@ -45,6 +50,24 @@ class AutoencoderGraph(nn.Module):
         own = self.autoencoder.anomaly_map(code)
         anomaly_map = error_map(unit, reconstruction, self.score) if own is None else own
         return to_levels(reconstruction), anomaly_map, pool(anomaly_map, self.score.top_share), *latent
+
+
+class ClipGraph(nn.Module):
+    """A clip and its flow -> reconstruction of the last frame, anomaly_map, anomaly_score, latent."""
+
+    outputs = ("reconstruction", "anomaly_map", "anomaly_score", "latent")
+
+    def __init__(self, autoencoder: ClipAutoencoder) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, frames: Tensor, flow: Tensor) -> tuple[Tensor, ...]:
+        """Run on uint8 [B, T, H, W, C] and float [B, F, H, W, 2] in pixels a frame."""
+        unit = clip_to_unit(frames)
+        judged = self.autoencoder.judge(unit, flow.permute(0, 1, 4, 2, 3))
+        size = frames.shape[2:4]
+        anomaly_map = nn.functional.interpolate(judged.evidence[:, None], size=size, mode="bilinear")[:, 0]
+        return to_levels(judged.reconstruction), anomaly_map, judged.score, judged.latent
 
 
 def error_map(frames: Tensor, reconstruction: Tensor, score: ScoreConfig) -> Tensor:

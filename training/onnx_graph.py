@@ -24,6 +24,8 @@ from training.errors import ExportError
 
 PARITY_SIZES = ((1, 1), (17, 33), (45, 61), (64, 96), (130, 70))
 PARITY_BATCHES = (1, 7)
+SQUARE = 8
+FRAME_AXES = 4
 HALF_FROM = 1024  # weights: smaller arrays are not worth a node
 FLOAT = onnx.TensorProto.FLOAT
 
@@ -127,16 +129,27 @@ def _examples(graph: ExportedGraph, frames: Frames, batch: int, size: tuple[int,
     examples: Arrays = {}
     for name, shape in graph.inputs.items():
         sizes = tuple(axes[axis] if isinstance(axis, str) else axis for axis in shape)
+        if name == "flow":
+            examples[name] = _in_squares(rng.standard_normal(sizes, np.float32))
+            continue
         if name != "frames":
             spread = 50 * rng.random(sizes) if name == "noise_level" else rng.standard_normal(sizes)
             examples[name] = spread.astype(np.float32)
             continue
         pixels = rng.integers(0, 256, sizes, np.uint8)
+        pixels = _in_squares(pixels) if len(sizes) > FRAME_AXES else pixels
+        tall, wide = sizes[-3:-1]
         for slot in range(0, batch if len(frames) else 0, 2):  # every other one is real, as far as it reaches
-            real = frames.pixels[int(rng.integers(len(frames)))][: sizes[1], : sizes[2]]
-            pixels[slot, : real.shape[0], : real.shape[1]] = real
+            real = frames.pixels[int(rng.integers(len(frames)))][:tall, :wide]
+            pixels[slot, ..., : real.shape[0], : real.shape[1], :] = real
         examples[name] = pixels
     return examples
+
+
+def _in_squares(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Repeat one of 8 x 8 pixels of [..., h, w, c] in the others: clips and flows at every pixel would be megabytes."""
+    rows, columns = (np.arange(length) // SQUARE * SQUARE for length in values.shape[-3:-1])
+    return values[..., rows, :, :][..., columns, :]
 
 
 def _parity_inputs(graph: ExportedGraph, frames: Frames) -> Iterator[Arrays]:

@@ -37,11 +37,12 @@ def draw(model: Model, folder: Path, frames: Frames, seed: int) -> None:
     """Write the pictures that the model's tasks call for into the folder, from held-out frames."""
     rng = np.random.default_rng(seed)
     tasks = model.manifest.tasks
-    chosen = [frames.pixels[i] for i in np.resize(rng.permutation(len(frames)), 4)]  # again from the first, if fewer
+    picked = np.resize(rng.permutation(len(frames)), 4)  # again from the first, if fewer
+    chosen = [frames.pixels[i] for i in picked]
     if Task.DENOISE in tasks:
         _write(folder / "denoised.jpg", [_denoised(model, pixels, rng) for pixels in chosen[:3]])
     if Task.RECONSTRUCT in tasks:
-        _write(folder / "reconstructions.jpg", _transpose([_reconstructed(model, pixels) for pixels in chosen]))
+        _write(folder / "reconstructions.jpg", _transpose([_reconstructed(model, frames, int(i)) for i in picked]))
     if Task.SAMPLE in tasks and model.manifest.latent_dim is not None:
         latents = rng.standard_normal((32, model.manifest.latent_dim)).astype(np.float32)
         samples = list(model.generate(latents))
@@ -56,7 +57,7 @@ def draw_highest(model: Model, folder: Path, frames: Frames, scores: npt.NDArray
     highest: dict[str, int] = {}
     for index in np.argsort(-scores):
         highest.setdefault(frames.clips[index], int(index))
-    columns = [_reconstructed(model, frames.pixels[index]) for index in list(highest.values())[:4]]
+    columns = [_reconstructed(model, frames, index) for index in list(highest.values())[:4]]
     _write(folder / "highest.jpg", _transpose(columns))
 
 
@@ -85,9 +86,11 @@ def add_gaussian(clean: Pixels, sigma: float, rng: np.random.Generator) -> Pixel
     return np.asarray(np.clip(np.rint(noisy), 0, 255), np.uint8)
 
 
-def _reconstructed(model: Model, pixels: Pixels) -> list[Pixels]:
+def _reconstructed(model: Model, frames: Frames, index: int) -> list[Pixels]:
     """Return frame, reconstruction and, for a calibrated model, the frame under its heat map."""
-    outputs = model.run(pixels[None])[0]
+    seen = frames.seen_at([index], model.manifest.input.time)
+    pixels = seen[0] if seen.ndim == 4 else seen[0, -1]
+    outputs = model.run(seen)[0]
     column = [pixels] if outputs.reconstruction is None else [pixels, outputs.reconstruction]
     calibration = model.manifest.calibration
     if outputs.anomaly_map is not None and calibration is not None:

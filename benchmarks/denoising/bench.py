@@ -9,7 +9,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from benchmarks.denoising.denoiser import ShippedDenoiser
-from benchmarks.denoising.musts import Must
+from benchmarks.musts import Must
 from benchmarks.report import Report
 from runtime.devices import usable_cores
 from runtime.images import SUFFIXES, Pixels, read

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.denoising.bench import Bench
 from benchmarks.denoising.denoiser import ShippedDenoiser
-from benchmarks.denoising.musts import Must, Side
+from benchmarks.musts import Must, Side
 from runtime.images import Pixels
 from training.card import Row
 from training.evaluate import psnr

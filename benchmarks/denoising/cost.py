@@ -3,7 +3,7 @@
 from benchmarks.denoising import published
 from benchmarks.denoising.bench import Bench
 from benchmarks.denoising.macs import multiply_accumulates
-from benchmarks.denoising.musts import Must, Side
+from benchmarks.musts import Must, Side
 from training.card import Row
 
 SIDE = 256  # pixels

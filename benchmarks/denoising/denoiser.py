@@ -30,11 +30,11 @@ class ShippedDenoiser:
 
     def given(self, noisy: Pixels, level: float) -> Pixels:
         """Denoise a frame whose noise level is known, through `runtime.Model`."""
-        return _in_colour(lambda frame: denoise(self.model, frame, level), noisy)
+        return in_colour(lambda frame: denoise(self.model, frame, level), noisy)
 
     def given_floats(self, noisy: Floats, level: float) -> Pixels:
         """Denoise a float frame that may leave 0..255, with the weights of the shipped file."""
-        return _in_colour(lambda frame: self._run_on_floats(frame, level), noisy)
+        return in_colour(lambda frame: self._run_on_floats(frame, level), noisy)
 
     def blind(self, noisy: Pixels) -> Pixels:
         """Denoise a frame at the level that the model estimates."""
@@ -49,7 +49,8 @@ class ShippedDenoiser:
         return np.asarray(self._session_on_floats.run(["reconstruction"], inputs)[0][0], np.uint8)
 
 
-def _in_colour(apply: Callable[[npt.NDArray[Any]], Pixels], noisy: npt.NDArray[Any]) -> Pixels:
+def in_colour(apply: Callable[[npt.NDArray[Any]], Pixels], noisy: npt.NDArray[Any]) -> Pixels:
+    """Let a grey frame in as three equal channels, and average those of the answer."""
     if noisy.shape[2] == 3:
         return apply(noisy)
     answer = apply(noisy.repeat(3, axis=2)).mean(axis=2, keepdims=True)

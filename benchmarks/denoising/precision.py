@@ -8,9 +8,9 @@ from tqdm import tqdm
 from benchmarks.denoising.bench import Bench
 from benchmarks.denoising.denoiser import ShippedDenoiser
 from benchmarks.denoising.engines import ONNXRUNTIME, OPENVINO_BF16, OpenGraph, has_openvino
-from benchmarks.denoising.musts import Must
 from benchmarks.denoising.protocol import CLIPPED
 from benchmarks.denoising.white_noise import SIGMAS
+from benchmarks.musts import Must
 from runtime.devices import usable_cores
 from runtime.images import Pixels
 from training.card import Row

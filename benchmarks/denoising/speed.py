@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from benchmarks.denoising.bench import Bench
 from benchmarks.denoising.engines import Engine, OpenGraph, available
-from benchmarks.denoising.musts import Must
+from benchmarks.musts import Must
 from runtime.images import Pixels
 from training.card import Row
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from benchmarks.denoising import published
 from benchmarks.denoising.bench import Bench
 from benchmarks.denoising.denoiser import ShippedDenoiser
-from benchmarks.denoising.musts import Must, Side
 from benchmarks.denoising.protocol import CLIPPED, NOT_CLIPPED, Protocol
+from benchmarks.musts import Must, Side
 from runtime.images import Pixels
 from training.baselines import FILTERS, Filter
 from training.card import Row

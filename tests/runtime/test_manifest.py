@@ -25,10 +25,23 @@ from runtime.manifest import (
     read_manifest,
     write_manifest,
 )
-from tests.model_folders import edit_manifest, write_clip_scorer, write_denoiser, write_generator, write_scorer
+from tests.model_folders import (
+    edit_manifest,
+    write_clip_scorer,
+    write_denoiser,
+    write_generator,
+    write_motion_scorer,
+    write_scorer,
+)
 
 Json = dict[str, Any]
-WRITERS: list[Callable[[Path], Path]] = [write_scorer, write_denoiser, write_generator, write_clip_scorer]
+WRITERS: list[Callable[[Path], Path]] = [
+    write_scorer,
+    write_denoiser,
+    write_generator,
+    write_clip_scorer,
+    write_motion_scorer,
+]
 
 
 @pytest.fixture
@@ -388,3 +401,27 @@ def test_the_p_value_holds_its_promise_on_exchangeable_scores() -> None:
             normal = calibration([score for score in scores if score != held_out])
             alarms += normal.p_value(held_out) <= alpha
         assert alarms <= alpha * len(scores)
+
+
+# -- flow
+
+
+@pytest.mark.parametrize(("time", "step", "flows"), [(2, 1, 1), (9, 2, 4), (5, 4, 1)])
+def test_flows_fill_a_clip(time: int, step: int, flows: int) -> None:
+    assert FrameInput(channels=1, time=time, flow_step=step).flows == flows
+    assert FrameInput(channels=1, time=time).flows == 0
+
+
+@pytest.mark.parametrize(("time", "step"), [(1, 1), (4, 2), (3, 4)])
+def test_a_clip_that_the_flow_does_not_fill_is_refused(time: int, step: int) -> None:
+    with pytest.raises(ValidationError, match="1 more than a multiple of flow_step"):
+        FrameInput(channels=1, time=time, flow_step=step)
+
+
+@pytest.mark.parametrize("write", [write_motion_scorer, write_clip_scorer])
+def test_flow_and_its_step_go_together(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    folder = write(tmp_path / "one")
+    step = read_manifest(folder).input.flow_step
+    edit_manifest(folder, lambda content: content["input"].update(flow_step=1 if step is None else None))
+    with pytest.raises(ModelFolderInvalid, match=r"flow_step must be given where the autoencoder takes flow"):
+        read_manifest(folder)

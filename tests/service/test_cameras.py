@@ -10,13 +10,13 @@ import pytest
 
 from runtime.devices import Device
 from runtime.errors import CameraNotFound
-from runtime.images import ImageFormat, encode
+from runtime.images import ImageFormat, Pixels, encode
 from runtime.model import Model
 from service.cameras import Camera, Cameras, FrameKey
 from service.metrics import Metrics
 from service.schemas import CameraInfo, CameraReply
 from service.scoring import Policy, Verdict
-from tests.model_folders import write_clip_scorer
+from tests.model_folders import write_clip_scorer, write_motion_scorer
 from tests.service.conftest import PNG, Serve
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (12, 16, 24, 1), np.uint8)
@@ -206,3 +206,37 @@ def test_the_silent_are_forgotten_and_the_number_is_bounded(cpu: Device) -> None
     now = 62.5
     assert b"clearwatch_cameras 1.0" in metrics.render(), "the gauge forgets the idle too"
     assert [camera.name for camera in cameras.all()] == ["c"]
+
+
+# -- a model of motion
+
+
+def gliding(camera: int, index: int) -> Pixels:
+    """Give the frame of a camera in which everything moves, by another speed in each."""
+    large = np.random.default_rng(camera).integers(0, 256, (12, 40), np.uint8).repeat(4, 0).repeat(4, 1)
+    return large[:32, (camera + 1) * index :][:, :48, None]
+
+
+def test_motion_is_seen_by_camera_whatever_comes_in_between(serve: Serve, tmp_path: Path, cpu: Device) -> None:
+    model = Model.open(write_motion_scorer(tmp_path / "motion"), cpu)
+    client = serve(tmp_path)
+    found: dict[int, list[float | None]] = {camera: [] for camera in range(3)}
+    for index in range(9):
+        for camera, scores in found.items():
+            content = encode(gliding(camera, index), ImageFormat.PNG)
+            reply = client.post(f"/v1/cameras/moves-{camera}/frames?model=motion", content=content, headers=PNG)
+            again = client.post(f"/v1/cameras/moves-{camera}/frames?model=motion", content=content, headers=PNG)
+            assert (reply.status_code, again.json()["score"]) == (200, reply.json()["score"])
+            scores.append(reply.json()["score"])
+    for camera, scores in found.items():
+        clips = [np.stack([gliding(camera, i) for i in range(last - 4, last + 1)]) for last in range(4, 9)]
+        alone = [float(model.run(clip[None])[0].anomaly_score) for clip in clips]  # type: ignore[arg-type]
+        assert scores == [None] * 4 + alone
+
+
+def test_a_clip_of_motion_in_one_request(serve: Serve, tmp_path: Path, cpu: Device) -> None:
+    model = Model.open(write_motion_scorer(tmp_path / "motion"), cpu)
+    clip = np.stack([gliding(1, index) for index in range(5)])
+    parts = [("image", (f"{index}.png", encode(frame, ImageFormat.PNG))) for index, frame in enumerate(clip)]
+    reply = serve(tmp_path).post("/v1/score?model=motion&clip=true", files=parts)
+    assert reply.json()["score"] == float(model.run(clip[None])[0].anomaly_score)  # type: ignore[arg-type]

@@ -330,3 +330,26 @@ def test_the_sources_of_the_shipped_recipes_load_and_split(name: str, data: Path
     assert bool(len(dealt.calibration)) == bool(recipe.data.calibration_share)
     assert not clips_of(dealt.train) & clips_of(dealt.validation) or recipe.data.split == "image"
     assert parse_recipe(recipe.model_dump(mode="json"), name) == recipe
+
+
+# -- what a model sees at a frame
+
+
+def test_a_model_of_single_frames_sees_the_frame() -> None:
+    found = of_clips(3, 2)
+    assert found.seen_at([1, 4], 1).ravel().tolist() == [1, 4]
+
+
+def test_a_model_of_clips_sees_the_frames_before_and_never_another_clip() -> None:
+    found = of_clips(5, 4)
+    seen = found.seen_at(range(9), 3)
+    assert seen.shape == (9, 3, 1, 1, 1)
+    full = [[0, 1, 2], [1, 2, 3], [2, 3, 4], [5, 6, 7], [6, 7, 8]]
+    expected = [full[0], full[0], *full[:3], full[3], full[3], *full[3:]]
+    assert seen.reshape(9, 3).tolist() == expected
+
+
+@pytest.mark.parametrize("index", [3, 4])
+def test_a_clip_too_short_for_the_model_is_named(index: int) -> None:
+    with pytest.raises(DataError, match="clip1 has fewer than the 3 frames"):
+        of_clips(3, 2).seen_at([index], 3)

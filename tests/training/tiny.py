@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from runtime.images import Pixels
-from training.autoencoders.base import Autoencoder
+from training.autoencoders.base import Autoencoder, ClipAutoencoder, find_kind
 from training.config import Recipe, parse_recipe
 from training.data import Frames, Split
 from training.graph import to_unit
@@ -23,6 +23,7 @@ KINDS: Mapping[str, dict[str, Any]] = {
     "denoising": {"widths": [4, 8], "blocks": 1, "estimator_width": 4, "estimator_steps": 2},
     "feature": {"weights": "random", "bottleneck": 0.2},
     "plain": {"latent_dim": 8},
+    "spatiotemporal": {"widths": [4, 8], "latent_dim": 8, "shrink": 1, "clip": 2, "flow_step": 1, "cell": 4},
     "variational": {"hidden_sizes": [24], "latent_dim": 4},
 }
 
@@ -39,6 +40,8 @@ def recipe(kind: str = "plain", *, autoencoder: Mapping[str, Any] | None = None,
         "train": {"steps": 6, "batch_size": 4, "warmup_steps": 0, "validate_every": 4, "threads": 1,
                   "learning_rate": 0.01, "ema_decay": 0.9, **sections.pop("train", {})},
     }  # fmt: skip
+    if issubclass(find_kind(kind), ClipAutoencoder):
+        sections = {"score": {"false_alarm_rate": 0.1}} | sections
     return parse_recipe(tree | sections, "tests")
 
 

@@ -6,7 +6,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -120,6 +120,48 @@ class Denoiser(Autoencoder[Code]):
     @abstractmethod
     def estimate_noise_level(self, frames: Tensor) -> Tensor:
         """Return [B], the noise level (training.noise.noise_level) in 0..1, judged from the frames alone."""
+
+
+class Judgement(NamedTuple):
+    """What a clip's last frame looks like to an autoencoder of clips."""
+
+    latent: Tensor
+    """[B, latent_dim]."""
+
+    reconstruction: Tensor
+    """[B, C, H, W] in 0..1."""
+
+    evidence: Tensor
+    """[B, rows, columns], of every block of the last frame against its being normal."""
+
+    score: Tensor
+    """[B]."""
+
+
+class ClipAutoencoder(Autoencoder[Tensor]):
+    """An autoencoder that judges a frame by the clip that it ends, and by the optical flow in the clip.
+
+    Its weights are learned from single frames, as those of other kinds. What clips look like that are normal it
+    learns afterwards, at export, for that depends on the weights.
+    """
+
+    @property
+    @abstractmethod
+    def time(self) -> int:
+        """Frames in a clip."""
+
+    @property
+    @abstractmethod
+    def flow_step(self) -> int:
+        """Frames that the flow reaches over; a divisor of time - 1."""
+
+    @abstractmethod
+    def learn_normal(self, clips: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> None:
+        """See normal clips: `clips()` yields batches of frames [B, T, C, H, W] and flow [B, F, 2, H, W]."""
+
+    @abstractmethod
+    def judge(self, frames: Tensor, flow: Tensor) -> Judgement:
+        """Judge clips [B, T, C, H, W] in 0..1 with their flow [B, F, 2, H, W] in pixels a frame."""
 
 
 _KINDS: dict[str, type[Autoencoder[Any]]] = {}

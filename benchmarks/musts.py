@@ -1,9 +1,12 @@
-"""What the shipped denoisers must reach, and whether they do."""
+"""What the shipped models must reach, and whether they do."""
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
+from benchmarks.report import Report
 from training.card import Row
 
 
@@ -55,3 +58,12 @@ class Must:
             "by": self.by,
             "ok": "yes" if self.kept else "NO",
         }
+
+
+def judge(report: Report, musts: Sequence[Must], json: Path | None, title: str = "Musts") -> None:
+    """Add the table of the musts, write the report, and exit with 1 where one is missed."""
+    report.add(title, [must.row for must in musts])
+    report.write(json)
+    missed = [f"missed: {must}" for must in musts if not must.kept]
+    if missed:
+        sys.exit("\n".join(missed))

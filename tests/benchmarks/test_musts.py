@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.denoising.musts import Must, Side
+from benchmarks.musts import Must, Side
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""Dense optical flow: how far everything has moved from frame to frame, for graphs that take `flow` as an input.
+
+It is computed here and nowhere else, for training, calibration and service alike.
+"""
+
+import itertools
+import threading
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from runtime.images import Pixels
+
+Flow = npt.NDArray[np.float32]
+"""[h, w, 2]: columns and rows, in pixels a frame."""
+
+SMALLEST = 32  # pixels: OpenCV's search fails, and badly, on sides much shorter than this
+
+REMEMBERED = 64  # flow fields: those of the clips of eight cameras, for the next frame's clip shares most of them
+
+_thread = threading.local()
+
+
+def optical_flow(clip: Pixels, step: int) -> Flow:
+    """Return [(time - 1) / step, h, w, 2]: where each pixel came from, `step` frames earlier, in pixels a frame.
+
+    `clip` is [time, h, w, c]; the flow ends at the frames step, 2 step, ... By dense inverse search (Kroeger et al.
+    2016, the preset "fast").
+    """
+    grey = [_grey(frame) for frame in clip[::step]]
+    shape = clip.shape[1:3]
+    flows = [_dis(now.tobytes(), before.tobytes(), shape) for before, now in itertools.pairwise(grey)]
+    return np.asarray(flows, np.float32) / np.float32(-step)
+
+
+def _grey(frame: Pixels) -> Pixels:
+    return frame[..., 0] if frame.shape[2] == 1 else np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+@lru_cache(REMEMBERED)
+def _dis(now: bytes, before: bytes, shape: tuple[int, int]) -> Flow:
+    """Return the displacement from `now` to `before`, in pixels; the same array again while it is remembered."""
+    if not hasattr(_thread, "search"):  # it keeps buffers, so no two threads may share one
+        _thread.search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    frames = (_continued(np.frombuffer(pixels, np.uint8).reshape(shape)) for pixels in (now, before))
+    found: Flow = _thread.search.calc(*frames, None)
+    return found[: shape[0], : shape[1]]
+
+
+def _continued(grey: Pixels) -> Pixels:
+    """Repeat the last row and column of a frame that is too small."""
+    below, right = (max(0, SMALLEST - length) for length in grey.shape)
+    return np.asarray(cv2.copyMakeBorder(grey, 0, below, 0, right, cv2.BORDER_REPLICATE), np.uint8)

@@ -1,0 +1,223 @@
+"""The spatio-temporal kind: tails, what it calls normal, what it does not, and its export."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from runtime.devices import Device
+from runtime.images import Pixels
+from runtime.manifest import Task
+from runtime.model import Model
+from runtime.motion import optical_flow
+from tests.training.tiny import fit, recipe
+from training.autoencoders.base import build
+from training.autoencoders.spatiotemporal import TAIL, Spatiotemporal, Tail
+from training.config import Recipe, parse_recipe
+from training.data import Frames, Split
+from training.errors import ConfigError, DataError
+from training.export import export
+from training.graph import ClipGraph, clip_to_unit, to_unit
+
+HEIGHT, WIDTH, TIME = 40, 64, 5
+
+SETTINGS = {"widths": [8, 8], "latent_dim": 4, "shrink": 2, "clip": TIME, "flow_step": 2, "cell": 4}
+
+
+def scene(starts: list[int], speed: float, time: int = TIME, seed: int = 0) -> Pixels:
+    """Let textured squares walk over a textured ground from left to right, [time, h, w, 1]."""
+    ground = 60 + 40 * np.random.default_rng(0).random((HEIGHT // 4, WIDTH // 4)).repeat(4, 0).repeat(4, 1)
+    square = 150 + 90 * np.random.default_rng(1).random((5, 4)).repeat(2, 0).repeat(2, 1)
+    noise = np.random.default_rng(seed).normal(0, 1, (time, HEIGHT, WIDTH))
+    clip = np.stack([ground] * time)
+    for start in starts:
+        for index in range(time):
+            left = round(start + speed * index) % (WIDTH - 8)
+            clip[index, 20:30, left : left + 8] = square
+    return np.asarray(np.rint(clip + noise).clip(0, 255), np.uint8)[..., None]
+
+
+def walks(count: int, seed: int, time: int = 16) -> Frames:
+    rng, found = np.random.default_rng(seed), Frames()
+    for clip in range(count):
+        start = int(rng.integers(WIDTH))
+        for index, pixels in enumerate(scene([start], 1, time, seed + clip)):
+            found.add(f"walks/{clip:02d}", f"walks/{clip:02d}/{index:03d}.png", pixels)
+    return found
+
+
+@pytest.fixture(scope="module")
+def chosen() -> Recipe:
+    size = {"height": HEIGHT, "width": WIDTH}
+    return recipe("spatiotemporal", autoencoder=SETTINGS, data=size, score={"false_alarm_rate": 0.1})
+
+
+@pytest.fixture(scope="module")
+def folder(chosen: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    autoencoder = build(chosen.autoencoder, chosen.shape)
+    parts = Split(walks(8, 0), walks(1, 50), walks(2, 70))
+    fit(autoencoder, to_unit(torch.from_numpy(parts.train.batch(range(0, 192, 4)))), 120)
+    path = tmp_path_factory.mktemp("clips") / "clips"
+    export(chosen, autoencoder, parts, path)
+    torch.save(autoencoder.state_dict(), path.parent / "weights.pt")
+    return path
+
+
+@pytest.fixture
+def model(folder: Path, cpu: Device) -> Model:
+    return Model.open(folder, cpu)
+
+
+def score(model: Model, clip: Pixels) -> float:
+    return float(model.run(clip[None])[0].anomaly_score)  # type: ignore[arg-type]
+
+
+# -- the tail
+
+
+def test_a_tail_gives_the_share_that_is_further_out() -> None:
+    tail, normal = Tail(), torch.distributions.Exponential(1.0).sample((40_000,))
+    tail.learn(normal)
+    for share in TAIL[1:-2]:
+        deviation = torch.tensor([-math.log(share)])  # what an exponential variable exceeds with this chance
+        assert float(tail(deviation)) == pytest.approx(-math.log(share) + math.log(TAIL[0]), abs=0.25)
+
+
+def test_a_tail_goes_on_beyond_what_was_seen_and_never_falls() -> None:
+    tail = Tail()
+    tail.learn(torch.randn(1000))
+    evidence = tail(torch.linspace(-5, 50, 500))
+    assert (evidence.diff() > 0).all()
+    assert float(tail(tail.knots[:1])) == 0
+
+
+def test_a_tail_of_equal_values_is_steep_and_finite() -> None:
+    tail = Tail()
+    tail.learn(torch.zeros(100))
+    evidence = tail(torch.tensor([0.0, 1.0, 100.0]))
+    assert evidence.isfinite().all()
+    assert evidence[0] < evidence[1] < evidence[2]
+
+
+# -- what it says of clips
+
+
+def test_normal_clips_alarm_as_seldom_as_promised(model: Model) -> None:
+    calibration = model.manifest.calibration
+    assert calibration is not None
+    scores = [score(model, scene([start], 1, seed=200 + start)) for start in range(0, WIDTH, 3)]
+    assert np.mean(np.asarray(scores) > calibration.threshold) < 0.35
+    fast = [score(model, scene([start], 4, seed=300 + start)) for start in range(8, 30, 4)]
+    assert min(fast) > np.median(scores)
+    assert np.mean(np.asarray(fast) > calibration.threshold) == 1
+
+
+def test_what_stands_where_nobody_stands_is_seen_and_where(model: Model) -> None:
+    clip = scene([], 0)
+    quiet = model.run(clip[None])[0]
+    clip[:, 4:14, 40:50] = 240
+    outputs = model.run(clip[None])[0]
+    assert outputs.anomaly_map is not None
+    assert quiet.anomaly_score is not None
+    assert outputs.anomaly_score > quiet.anomaly_score + 1  # type: ignore[operator]
+    row, column = np.unravel_index(outputs.anomaly_map.argmax(), (HEIGHT, WIDTH))
+    assert 0 <= row <= 18
+    assert 36 <= column <= 54
+
+
+def test_who_walks_through_is_not_taken_for_standing(model: Model) -> None:
+    """The looks of a block count only if they stay for the whole clip."""
+    clip = scene([], 0)
+    passing = clip.copy()
+    passing[2, 4:14, 40:50] = 240
+    staying = clip.copy()
+    staying[:, 4:14, 40:50] = 240
+    maps = [model.run(seen[None])[0].anomaly_map for seen in (passing, staying)]
+    assert maps[0] is not None
+    assert maps[1] is not None
+    assert maps[0][6:12, 42:48].mean() < maps[1][6:12, 42:48].mean()
+
+
+# -- the folder
+
+
+def test_the_manifest_asks_for_clips_and_their_flow(model: Model) -> None:
+    manifest = model.manifest
+    assert (manifest.input.time, manifest.input.flow_step, manifest.input.flows) == (TIME, 2, 2)
+    assert set(manifest.tasks) == {Task.RECONSTRUCT, Task.SCORE, Task.ENCODE}
+    assert {tensor.name for tensor in manifest.graphs.autoencoder.inputs} == {"frames", "flow"}
+
+
+def test_the_file_answers_as_torch_does(model: Model, chosen: Recipe, folder: Path) -> None:
+    autoencoder = build(chosen.autoencoder, chosen.shape).eval()
+    autoencoder.load_state_dict(torch.load(folder.parent / "weights.pt", weights_only=True))
+    assert isinstance(autoencoder, Spatiotemporal)
+    graph = ClipGraph(autoencoder)
+    clips = np.stack([scene([5, 40], 1), scene([20], 4)])
+    flow = np.stack([optical_flow(clip, 2) for clip in clips])
+    with torch.no_grad():
+        expected = dict(zip(graph.outputs, graph(torch.from_numpy(clips), torch.from_numpy(flow)), strict=True))
+    found = model.run(clips)
+    assert np.abs(found.reconstruction.astype(int) - expected["reconstruction"].numpy().astype(int)).max() <= 1  # type: ignore[union-attr]
+    for name in ("anomaly_map", "anomaly_score", "latent"):
+        assert np.allclose(getattr(found, name), expected[name].numpy(), rtol=1e-3, atol=1e-3), name
+
+
+def test_clips_do_not_see_one_another(model: Model) -> None:
+    clips = np.stack([scene([5], 1), scene([20], 4), scene([], 0)])
+    together = model.run(clips).anomaly_score
+    assert together is not None
+    assert [float(value) for value in together] == pytest.approx([score(model, clip) for clip in clips], rel=1e-5)
+
+
+# -- learning what is normal
+
+
+def small() -> Spatiotemporal:
+    made = recipe("spatiotemporal", autoencoder=SETTINGS, data={"height": HEIGHT, "width": WIDTH})
+    autoencoder = build(made.autoencoder, made.shape).eval()
+    assert isinstance(autoencoder, Spatiotemporal)
+    return autoencoder
+
+
+def batches() -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, 30, 5):
+        clip = scene([start], 1, seed=start)
+        flow = torch.from_numpy(optical_flow(clip, 2)).permute(0, 3, 1, 2)
+        yield clip_to_unit(torch.from_numpy(clip[None])), flow[None]
+
+
+def test_what_is_normal_depends_on_the_place() -> None:
+    autoencoder = small()
+    autoencoder.learn_normal(batches)
+    motion = autoencoder.mean[1]
+    walked, still = motion[4:7].mean(), motion[0].mean()
+    assert walked > 5 * still
+    assert (autoencoder.deviation > 0).all()
+
+
+def test_the_same_clips_teach_the_same() -> None:
+    torch.manual_seed(3)
+    first = small()
+    second = small()
+    second.load_state_dict(first.state_dict())
+    first.learn_normal(batches)
+    second.learn_normal(batches)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_a_recipe_without_scores_is_refused(chosen: Recipe) -> None:
+    with pytest.raises(ConfigError, match="score: the kind spatiotemporal scores by itself"):
+        parse_recipe(chosen.model_dump(mode="json") | {"score": None}, "tests")
+
+
+def test_a_clip_that_is_too_short_is_named() -> None:
+    with pytest.raises(DataError, match=r"walks/00 has fewer than the 5 frames"):
+        walks(2, 0, time=4).seen_at([1], TIME)

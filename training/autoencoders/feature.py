@@ -1,4 +1,4 @@
-"""The feature-space autoencoder: normal frames, compressed by principal components of a frozen network's features.
+"""The feature autoencoder: normal frames, compressed by principal components of a frozen network's features.
 
 The encoder is a network that learnt photographs in general (EfficientNet-Lite0), read at strides of 4 to 16 pixels,
 and at each stride the principal components of normal frames. The leading ones are the bottleneck: light, tone, all that

@@ -138,9 +138,10 @@ class Scoring(Work[Verdict]):
 
     def read(self, image: UploadedImage) -> Pixels:
         """Decode a frame to the model's size, and remember it as the newest."""
-        pixels = image.decode(self.model.manifest.input.channels).pixels
-        self._last_frame = pixels if self._heatmap is not Heatmap.NONE else None
-        self.fitted = self.model.fit(pixels)
+        channels = self.model.manifest.input.channels
+        self.fitted = image.decode(channels, fit=self.model.frame_size).pixels
+        # Once more in full to be drawn upon: the score must not depend on whether somebody wants to see it.
+        self._last_frame = image.decode(channels).pixels if self._heatmap is not Heatmap.NONE else None
         return self.fitted
 
     def finish(self, outputs: Outputs) -> Verdict:

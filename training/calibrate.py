@@ -157,7 +157,7 @@ def calibrate_folder(model: Model, order: Order) -> Iterator[str]:
     promise = order.promise(model.manifest)
     yield from _check_held_out(model.manifest, order.frames)
     unreadable: list[str] = []
-    reader = Reader(order.frames.parent, model.manifest.input.channels, order.every, unreadable)
+    reader = Reader(order.frames.parent, model.manifest.input.channels, order.every, unreadable, model.frame_size)
     normal = score_normal(model, _untrained(model, reader.read(order.frames.name)))
     if unreadable:
         yield f"{len(unreadable)} unreadable files left out, {unreadable[0]} first"

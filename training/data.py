@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from runtime.images import Pixels, resize
+from runtime.images import Pixels, Size, resize
 from runtime.manifest import Frozen
 from training.errors import DataError
 from training.sources import Reader
@@ -154,7 +154,8 @@ def _files(frames: Frames) -> set[str]:
 def _load_source(source: Source, root: Path, config: DataConfig, frames: Frames) -> None:
     budget = config.memory_gib * 2**30
     used = sum(pixels.nbytes for pixels in frames.pixels)
-    reader = Reader(root, config.channels, config.frame_stride, frames.unreadable)
+    fit = None if config.height is None or config.width is None else Size(config.height, config.width)
+    reader = Reader(root, config.channels, config.frame_stride, frames.unreadable, fit)
     for clip, key, pixels in reader.read(source.path):
         for scale in source.scales:
             height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])

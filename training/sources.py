@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from runtime.errors import ImageError
-from runtime.images import SUFFIXES, Pixels, read
+from runtime.images import SUFFIXES, Pixels, Size, read
 from training.errors import DataError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".ts"})
@@ -25,12 +25,16 @@ Found = Iterator[tuple[str, str, Pixels]]
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads sources below `root`, every `stride`-th frame of a clip; what no decoder takes is named in `unreadable`."""
+    """Reads sources below `root`, every `stride`-th frame of a clip; what no decoder takes is named in `unreadable`.
+
+    Image files are decoded to the size `fit` where one is given, as the service does.
+    """
 
     root: Path
     channels: int
     stride: int
     unreadable: list[str]
+    fit: Size | None = None
 
     def read(self, source: str) -> Found:
         """Yield the frames of a folder, a video or ARCHIVE.npz:KEY. Raises DataError where there is none."""
@@ -75,7 +79,7 @@ class Reader:
 
     def _image(self, path: Path) -> Pixels | None:
         try:
-            return read(path, channels=self.channels).pixels
+            return read(path, channels=self.channels, fit=self.fit).pixels
         except (ImageError, OSError):
             return None
 

@@ -128,3 +128,14 @@ def test_the_frame_is_scaled_as_the_runtime_scales(client: httpx.Client, models:
     model = Model.open(models / "scorer", cpu)
     expected = model.run(resize(large, 32, 48)[None])[0].anomaly_score
     assert score(client, encode(large, ImageFormat.PNG))["score"] == float(expected)  # type: ignore[arg-type]
+
+
+def test_the_score_does_not_depend_on_the_heat_map(client: httpx.Client) -> None:
+    """Large JPEGs are decoded at a reduced size for the model, and in full for people."""
+    large = encode(np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8), ImageFormat.JPEG)
+    plain, drawn = (
+        client.post(f"/v1/score?model=scorer&heatmap={heatmap}", content=large, headers=JPEG).json()
+        for heatmap in ("none", "overlay")
+    )
+    assert plain["score"] == drawn["score"]
+    assert drawn["heatmap"] is not None

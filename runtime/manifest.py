@@ -129,8 +129,6 @@ class FrameInput(Frozen):
     def _both_or_neither(self) -> "FrameInput":
         if (self.height is None) != (self.width is None):
             raise ValueError("height and width must both be given or both be absent")
-        if self.time > 1 and self.height is None:
-            raise ValueError("a clip needs height and width: its frames are kept between requests, in bounded memory")
         return self
 
     @property
@@ -281,6 +279,12 @@ class Manifest(Frozen):
                 raise ValueError(f"task {task} needs the output {needed[task]}, which the graph does not have")
         if Task.SAMPLE in self.tasks and (self.graphs.generator is None or self.latent_dim is None):
             raise ValueError("task sample needs a generator graph and latent_dim")
+        return self
+
+    @model_validator(mode="after")
+    def _frames_of_a_clip_have_a_size(self) -> "Manifest":
+        if self.input.time > 1 and self.input.height is None:
+            raise ValueError("a clip needs height and width: its frames are kept between requests, in bounded memory")
         return self
 
     @model_validator(mode="after")

@@ -131,8 +131,6 @@ class FrameInput(Frozen):
     def _both_or_neither(self) -> "FrameInput":
         if (self.height is None) != (self.width is None):
             raise ValueError("height and width must both be given or both be absent")
-        if self.time > 1 and self.height is None:
-            raise ValueError("a clip needs height and width: its frames are kept between requests, in bounded memory")
         return self
 
     @model_validator(mode="after")
@@ -301,6 +299,12 @@ class Manifest(Frozen):
         inputs = {tensor.name for tensor in self.graphs.autoencoder.inputs}
         if ("flow" in inputs) != (self.input.flow_step is not None):
             raise ValueError("input.flow_step must be given where the autoencoder takes flow, and nowhere else")
+        return self
+
+    @model_validator(mode="after")
+    def _frames_of_a_clip_have_a_size(self) -> "Manifest":
+        if self.input.time > 1 and self.input.height is None:
+            raise ValueError("a clip needs height and width: its frames are kept between requests, in bounded memory")
         return self
 
     @model_validator(mode="after")

@@ -75,13 +75,14 @@ def _gaussian(sigma: float, frame: Pixels) -> Corruption:  # noqa: ARG001 - the 
 
 def low_light(sigma: float, frame: Pixels) -> Corruption:
     """Return Poisson-Gaussian noise, the gain such that its RMS on a frame is `sigma`, by bisection."""
-    unit = to_unit(torch.from_numpy(frame[None]))
+    unit = to_unit(torch.from_numpy(frame[None].copy()))
     low, high = np.log(GAINS)
     for _ in range(HALVINGS):
         gain = float(np.exp((low + high) / 2))
         corruption = LowLight(gain=(gain, gain), read=(2, 2))
-        level = 255 * float(corruption(unit, torch.Generator().manual_seed(SEED)).level)
-        low, high = (low, np.log(gain)) if level > sigma else (np.log(gain), high)
+        noise = corruption(unit, torch.Generator().manual_seed(SEED)).frames - unit
+        strong = 255 * float(noise.square().mean().sqrt()) > sigma
+        low, high = (low, np.log(gain)) if strong else (np.log(gain), high)
     return corruption
 
 

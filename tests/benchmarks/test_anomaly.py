@@ -73,6 +73,6 @@ def test_data_may_be_the_set_or_the_folder_that_holds_it(ped2: Path) -> None:
 def test_low_light_is_as_strong_as_asked_for(sigma: float) -> None:
     frame = CLIPS[0][0][..., None]
     corruption = noise.low_light(sigma, frame)
-    unit = to_unit(torch.from_numpy(frame[None]))
+    unit = to_unit(torch.from_numpy(frame[None].copy()))
     noisy = corruption(unit, torch.Generator().manual_seed(noise.SEED)).frames
     assert 255 * float((noisy - unit).square().mean().sqrt()) == pytest.approx(sigma, rel=0.05)

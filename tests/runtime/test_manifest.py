@@ -289,10 +289,11 @@ def test_an_input_has_both_sides_or_neither() -> None:
             FrameInput.model_validate({"channels": 1} | half)
 
 
-def test_frames_of_a_clip_have_a_size() -> None:
+def test_frames_of_a_clip_have_a_size(tmp_path: Path) -> None:
     """They are kept in memory for every camera."""
-    with pytest.raises(ValidationError, match="a clip needs height and width"):
-        FrameInput(channels=1, time=4)
+    folder = write_clip_scorer(tmp_path / "clips")
+    edit_manifest(folder, lambda content: content["input"].update(height=None, width=None))
+    refused(folder, "a clip needs height and width")
 
 
 @pytest.mark.parametrize(

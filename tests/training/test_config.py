@@ -170,12 +170,12 @@ def test_every_check_says_what_a_model_must_be_able_to_do() -> None:
 
 def test_an_override_is_a_yaml_value() -> None:
     found = read_recipe(
-        "walkway", ["train.steps=7", "autoencoder.widths=[4, 8]", "score.top_share=1e-2", "licence=x=y"]
+        "walkway", ["train.steps=7", "autoencoder.widths=[4, 8]", "score.false_alarm_rate=2e-2", "licence=x=y"]
     )
     assert found.train.steps == 7
     assert found.autoencoder.model_dump()["widths"] == (4, 8)
     assert found.score is not None
-    assert found.score.top_share == 0.01
+    assert found.score.false_alarm_rate == 0.02
     assert found.licence == "x=y"
     assert found.data == read_recipe("walkway").data
 

@@ -63,5 +63,5 @@ def test_too_few_stills_for_the_rate_are_refused_before_training(
     write([FABRIC.sample((0, i), damaged=False) for i in range(20)], tmp_path / "normal")
     arguments = ["train", "stills", "--data", str(tmp_path / "normal"), "--run", str(tmp_path / "run")]
     assert main([*arguments, "--set", "autoencoder.weights=random"]) == 2
-    assert "cannot support a false-alarm rate of 0.02: at least 49 are needed" in capsys.readouterr().err
+    assert "cannot support a false-alarm rate of 0.02 a frame: at least 49 are needed" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,4 @@
-"""The spatio-temporal autoencoder: what a fixed camera sees in a short clip, judged by its looks and by its motion.
+"""The spatiotemporal autoencoder: what a fixed camera sees in a short clip, judged by its looks and by its motion.
 
 Looks: a convolutional autoencoder with a narrow code learns the scene; what it cannot reconstruct, and what stays
 where it is all through the clip, is a thing that stands. Motion: dense optical flow, where the brightness changes,

@@ -61,7 +61,7 @@ def _row(condition: str, footage: Footage, bench: Bench) -> Row:
 def _noisy(footage: Footage, corruption: Corruption) -> Iterator[Pixels]:
     generator = torch.Generator().manual_seed(SEED)
     for pixels in footage.frames.pixels:
-        corrupted = corruption(to_unit(torch.from_numpy(pixels[None])), generator)
+        corrupted = corruption(to_unit(torch.from_numpy(pixels[None].copy())), generator)
         yield to_levels(corrupted.frames)[0].numpy()
 
 

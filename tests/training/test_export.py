@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from runtime.devices import Device
-from runtime.errors import ModelFolderInvalid
+from runtime.errors import ModelFolderInvalid, TooFewFrames
 from runtime.images import Pixels
 from runtime.manifest import Task, read_manifest
 from runtime.model import Model
@@ -21,7 +21,7 @@ from training.autoencoders.variational import Variational
 from training.card import BEFORE_EXPORT
 from training.config import Recipe, parse_recipe
 from training.data import Split
-from training.errors import DataError, ExportError
+from training.errors import ExportError
 from training.export import export
 from training.graph import AutoencoderGraph, DenoiserGraph, NoiseEstimatorGraph
 
@@ -261,6 +261,6 @@ def test_a_folder_that_cannot_be_a_models_name_is_refused_at_once(again: Exporte
 
 def test_too_few_calibration_frames_say_how_many_are_needed(again: Exported, tmp_path: Path) -> None:
     whole = parts()
-    with pytest.raises(DataError, match=r"8 normal frames .* at least 9 are needed"):
+    with pytest.raises(TooFewFrames, match=r"8 normal frames .* at least 9 are needed"):
         export(*scorer_of(again), Split(whole.train, whole.validation, frames(8)), tmp_path / "scorer")
     assert list(tmp_path.iterdir()) == []

@@ -228,7 +228,7 @@ def test_a_task_that_nobody_knows(folder: Path) -> None:
 def test_tensors_have_the_names_of_the_contract(folder: Path, side: str) -> None:
     extra = {"name": "saliency", "dtype": "float32", "shape": ["batch"]}
     edit_manifest(folder, lambda content: content["graphs"]["autoencoder"][side].append(extra))
-    refused(folder, "the autoencoder takes frames, noise_level", "saliency")
+    refused(folder, "the autoencoder takes flow, frames, noise_level", "saliency")
 
 
 @pytest.mark.parametrize("side", ["inputs", "outputs"])

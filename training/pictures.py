@@ -37,7 +37,7 @@ def draw(model: Model, folder: Path, frames: Frames, seed: int) -> None:
     """Write the pictures that the model's tasks call for into the folder, from held-out frames."""
     rng = np.random.default_rng(seed)
     tasks = model.manifest.tasks
-    picked = np.resize(rng.permutation(len(frames)), 4)  # again from the first, if fewer
+    picked = np.resize(rng.permutation(len(frames)), 4).tolist()  # again from the first, if fewer
     chosen = [frames.pixels[i] for i in picked]
     if Task.DENOISE in tasks:
         _write(folder / "denoised.jpg", [_denoised(model, pixels, rng) for pixels in chosen[:3]])

@@ -61,7 +61,7 @@ def _row(condition: str, footage: Footage, bench: Bench) -> Row:
 def _noisy(footage: Footage, corruption: Corruption) -> Iterator[Pixels]:
     generator = torch.Generator().manual_seed(SEED)
     for pixels in footage.frames.pixels:
-        corrupted = corruption(to_unit(torch.from_numpy(pixels[None].copy())), generator)
+        corrupted = corruption(to_unit(torch.tensor(pixels[None])), generator)
         yield to_levels(corrupted.frames)[0].numpy()
 
 
@@ -75,14 +75,13 @@ def _gaussian(sigma: float, frame: Pixels) -> Corruption:  # noqa: ARG001 - the 
 
 def low_light(sigma: float, frame: Pixels) -> Corruption:
     """Return Poisson-Gaussian noise, the gain such that its RMS on a frame is `sigma`, by bisection."""
-    unit = to_unit(torch.from_numpy(frame[None].copy()))
+    unit = to_unit(torch.tensor(frame[None]))
     low, high = np.log(GAINS)
     for _ in range(HALVINGS):
         gain = float(np.exp((low + high) / 2))
         corruption = LowLight(gain=(gain, gain), read=(2, 2))
-        noise = corruption(unit, torch.Generator().manual_seed(SEED)).frames - unit
-        strong = 255 * float(noise.square().mean().sqrt()) > sigma
-        low, high = (low, np.log(gain)) if strong else (np.log(gain), high)
+        level = float(corruption(unit, torch.Generator().manual_seed(SEED)).level)
+        low, high = (low, np.log(gain)) if level > sigma else (np.log(gain), high)
     return corruption
 
 

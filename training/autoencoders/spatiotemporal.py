@@ -9,7 +9,7 @@ clips, for a fixed camera knows what is normal where: people far away are small 
 import itertools
 import math
 from collections.abc import Callable, Iterable
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -27,6 +27,7 @@ NOISE_LEVELS = 12 / 255  # brightness that changes by less has not moved
 TAIL = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005)
 """Shares of normal blocks that are further out than the knots of the tail."""
 
+FLOOR = "added to the deviation of a block, in shares of the mean one"
 REACH = "cells, up and down, left and right: statistics are smoothed by a Gaussian of this deviation"
 
 
@@ -48,14 +49,15 @@ class SpatiotemporalConfig(AutoencoderConfig):
     shrink: int = Field(2, ge=1, description="the autoencoder sees frames this many times smaller")
     clip: int = Field(9, ge=2, description="frames that a verdict looks at")
     flow_step: int = Field(2, ge=1, description="frames that the optical flow reaches over")
-    cell: int = Field(6, ge=1, description="pixels; at every cell there is a block")
+    cell: int = Field(4, ge=1, description="pixels; at every cell there is a block")
     looks_block: Odd = Field(1, description="cells a side")
     motion_block: Odd = Field(3, description="cells a side")
-    looks_reach: tuple[float, float] = Field((1.0, 1.0), description=REACH)
-    motion_reach: tuple[float, float] = Field((1.0, 8.0), description=REACH)
-    looks_cost: float = Field(2.5, ge=0, description="nats: people who stop are normal, and so looks must be rarer")
-    worst: int = Field(4, ge=1, description="blocks that count")
-    floor: float = Field(0.2, gt=0, description="added to the deviation of a block, in shares of the mean one")
+    looks_reach: tuple[float, float] = Field((1.5, 1.5), description=REACH)
+    motion_reach: tuple[float, float] = Field((10.0, 90.0), description=REACH)
+    looks_cost: float = Field(22, ge=0, description="nats: people who stop are normal, and so looks must be rarer")
+    worst: int = Field(6, ge=1, description="blocks that count")
+    looks_floor: float = Field(0.3, gt=0, description=FLOOR)
+    motion_floor: float = Field(10, gt=0, description=FLOOR)
 
 
 class Tail(nn.Module):
@@ -113,7 +115,7 @@ class Spatiotemporal(ClipAutoencoder):
         rows, columns = (-(-length // config.cell) for length in (height, width))
         self.register_buffer("mean", torch.zeros(2, rows, columns))
         self.register_buffer("deviation", torch.ones(2, rows, columns))
-        self.tails = nn.ModuleList(Tail() for _ in range(2))
+        self.looks_tail, self.motion_tail = Tail(), Tail()
 
     @property
     def latent_dim(self) -> int:
@@ -161,6 +163,7 @@ class Spatiotemporal(ClipAutoencoder):
     def learn_normal(self, clips: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> None:
         """Take mean and deviation of every block, smoothed over its neighbours, and the tails of what is left."""
         reaches = self.config.looks_reach, self.config.motion_reach
+        floors = self.config.looks_floor, self.config.motion_floor
         with torch.no_grad():
             measured = [self._measure(frames, flow, self._reconstruct_small(frames)) for frames, flow in clips()]
             for index, (reach, blocks) in enumerate(zip(reaches, zip(*measured, strict=True), strict=True)):
@@ -168,16 +171,16 @@ class Spatiotemporal(ClipAutoencoder):
                 mean, square = (_smoothed(moment.mean((0, 1)), reach) for moment in (seen, seen.square()))
                 deviation = (square - mean.square()).clamp(min=0).sqrt()
                 self.mean[index] = mean
-                self.deviation[index] = deviation + self.config.floor * deviation.mean().clamp(min=TINY)
-                self._tail(index).learn(self._deviations(index, seen))
+                self.deviation[index] = deviation + floors[index] * deviation.mean().clamp(min=TINY)
+                self._tails[index].learn(self._deviations(index, seen))
 
     def judge(self, frames: Tensor, flow: Tensor) -> Judgement:
         """Let the stronger of looks and motion speak in each block, by how seldom a normal block deviates so far."""
         code = self.encode(frames[:, -1])
         scene = self._decode_small(code)
         looks, motion = (
-            self._tail(index)(self._deviations(index, seen))
-            for index, seen in enumerate(self._measure(frames, flow, scene))
+            tail(self._deviations(index, seen))
+            for index, (tail, seen) in enumerate(zip(self._tails, self._measure(frames, flow, scene), strict=True))
         )
         evidence = torch.maximum(looks - self.config.looks_cost, motion)
         return Judgement(code, self._enlarge(scene), evidence[:, -1], self._worst(evidence))
@@ -193,8 +196,9 @@ class Spatiotemporal(ClipAutoencoder):
     def _reconstruct_small(self, frames: Tensor) -> Tensor:
         return self._decode_small(self.encode(frames[:, -1]))
 
-    def _tail(self, index: int) -> Tail:
-        return cast("Tail", self.tails[index])
+    @property
+    def _tails(self) -> tuple[Tail, Tail]:
+        return self.looks_tail, self.motion_tail
 
     def _deviations(self, index: int, blocks: Tensor) -> Tensor:
         return (blocks - self.mean[index]) / self.deviation[index]
@@ -205,8 +209,8 @@ class Spatiotemporal(ClipAutoencoder):
         Looks: the least error that a place had in the clip. Motion: speed, where the brightness changed.
         """
         ends = frames[:, :: self.config.flow_step]  # what the flow connects
-        shrunk = self._shrink(ends.flatten(0, 1))
-        shrunk = shrunk.reshape(*ends.shape[:2], *shrunk.shape[1:])
+        small = self._shrink(ends.flatten(0, 1))
+        shrunk = small.reshape(*ends.shape[:2], *small.shape[1:])
         apart = F.avg_pool2d((shrunk - scene[:, None]).abs().mean(2), 3, stride=1, padding=1)
         looks = F.interpolate(apart.amin(1, keepdim=True), size=frames.shape[3:])
         changed = ends.diff(dim=1).abs().mean(2) > NOISE_LEVELS

@@ -62,7 +62,7 @@ def folder(chosen: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     autoencoder = build(chosen.autoencoder, chosen.shape)
     parts = Split(walks(8, 0), walks(1, 50), walks(2, 70))
-    fit(autoencoder, to_unit(torch.from_numpy(parts.train.batch(range(0, len(parts.train), 4)))), 120)
+    fit(autoencoder, to_unit(torch.from_numpy(parts.train.batch(range(0, 128, 4)))), 60)
     path = tmp_path_factory.mktemp("clips") / "clips"
     export(chosen, autoencoder, parts, path)
     torch.save(autoencoder.state_dict(), path.parent / "weights.pt")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,8 +180,8 @@ def test_clips_do_not_see_one_another(model: Model) -> None:
 # -- learning what is normal
 
 
-def small() -> Spatiotemporal:
-    made = recipe("spatiotemporal", autoencoder=SETTINGS, data={"height": HEIGHT, "width": WIDTH})
+def small(**settings: Any) -> Spatiotemporal:  # noqa: ANN401
+    made = recipe("spatiotemporal", autoencoder=SETTINGS | settings, data={"height": HEIGHT, "width": WIDTH})
     autoencoder = build(made.autoencoder, made.shape).eval()
     assert isinstance(autoencoder, Spatiotemporal)
     return autoencoder
@@ -194,7 +195,7 @@ def batches() -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def test_what_is_normal_depends_on_the_place() -> None:
-    autoencoder = small()
+    autoencoder = small(motion_reach=[1, 1])
     autoencoder.learn_normal(batches)
     motion = autoencoder.mean[1]
     walked, still = motion[4:7].mean(), motion[0].mean()

@@ -80,8 +80,9 @@ def low_light(sigma: float, frame: Pixels) -> Corruption:
     for _ in range(HALVINGS):
         gain = float(np.exp((low + high) / 2))
         corruption = LowLight(gain=(gain, gain), read=(2, 2))
-        level = float(corruption(unit, torch.Generator().manual_seed(SEED)).level)
-        low, high = (low, np.log(gain)) if level > sigma else (np.log(gain), high)
+        noise = corruption(unit, torch.Generator().manual_seed(SEED)).frames - unit
+        strong = 255 * float(noise.square().mean().sqrt()) > sigma
+        low, high = (low, np.log(gain)) if strong else (np.log(gain), high)
     return corruption
 
 

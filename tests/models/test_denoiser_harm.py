@@ -24,7 +24,7 @@ COLOURS = (
     *((255, 0, 0), (0, 255, 0), (0, 0, 255), (30, 140, 60), (200, 180, 20)),
 )
 WISHES = [*itertools.product((None,), (0, 0.5, 1, 2)), *itertools.product((0, 1, 25, 255), (1, 2))]  # sigma, strength
-SKEW = 64  # levels that the mean may move where a frame is no picture, or sigma has nothing to do with it
+SKEW = 96  # levels that the mean may move where a frame is no picture, or sigma has nothing to do with it
 STRAY = 48  # levels by which a pixel may leave the range of such a frame
 
 Floats = npt.NDArray[np.float64]

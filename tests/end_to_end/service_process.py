@@ -45,12 +45,13 @@ class Served:
 
 @contextmanager
 def served(models: Path, **settings: object) -> Iterator[Served]:
-    process = start(models, models_dir=models, port=0, **settings)
+    # One device: to look for the fastest takes seconds, and on a busy machine many.
+    process = start(models, **{"models_dir": models, "port": 0, "device": "cpu"} | settings)
     try:
         assert process.stderr is not None
         announcement = json.loads(process.stderr.readline())
         with httpx.Client(base_url=announcement["url"], timeout=30) as client:
-            give_up = time.monotonic() + 20
+            give_up = time.monotonic() + 60
             while client.get("/readyz").status_code != 200:
                 assert time.monotonic() < give_up
                 time.sleep(0.02)

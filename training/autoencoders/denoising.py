@@ -24,6 +24,7 @@ from training.noise import AnyCorruption, Corrupted, Corruption, Gaussian
 
 FAINT = 2 / 255  # levels below this fade out: rounding hides such noise, and a clean frame should stay one
 SMALLEST_ERROR = 1e-7  # mean squared, a twelfth of a level: keeps the gradient of a perfect frame finite
+MEAN_WEIGHT = 16  # of the squared error of a frame's mean colour: small beside that of its pixels, yet it shows
 CLEAN_SHARE = 0.2  # of the frames that the noise estimator learns from
 
 
@@ -157,10 +158,11 @@ class Denoising(Denoiser[Pyramid]):
         self.estimator.requires_grad_(requires_grad=False)
 
     def loss(self, frames: Tensor) -> Losses:
-        """Root mean squared error of each denoised frame: faint noise counts too, and the mean brightness is kept."""
+        """Root mean squared error of each denoised frame, of its pixels and its mean colour: faint noise counts too."""
         noisy, level = self._corrupt(frames, self.config.corruption)
-        denoised = self.denoise(noisy, self._told(noisy, level / 255))
-        return Losses(((denoised - frames).square().mean((1, 2, 3)) + SMALLEST_ERROR).sqrt().mean())
+        error = self.denoise(noisy, self._told(noisy, level / 255)) - frames
+        drift = error.mean((2, 3)).square().mean(1)
+        return Losses((error.square().mean((1, 2, 3)) + MEAN_WEIGHT * drift + SMALLEST_ERROR).sqrt().mean())
 
     @torch.no_grad()
     def _told(self, noisy: Tensor, level: Tensor) -> Tensor:

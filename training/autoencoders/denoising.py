@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from runtime.manifest import Noise, Task
 from training.autoencoders.base import AutoencoderConfig, Denoiser, FrameShape, Losses, register
 from training.estimator import UNSHUFFLE, NoiseEstimator, fit
-from training.noise import AnyCorruption, Corrupted, Corruption, Gaussian
+from training.noise import AnyCorruption, Corrupted, Corruption, Gaussian, root_mean_square
 
 FAINT = 2 / 255  # levels below this fade out: rounding hides such noise, and a clean frame should stay one
 SMALLEST_ERROR = 1e-7  # mean squared, a twelfth of a level: keeps the gradient of a perfect frame finite
 MEAN_WEIGHT = 16  # of the squared error of a frame's mean colour: small beside that of its pixels, yet it shows
-CLEAN_SHARE = 0.2  # of the frames that the noise estimator learns from
+CLEAN_SHARE = 0.1  # of the frames that the noise estimator learns from
 
 
 class DenoisingConfig(AutoencoderConfig):
@@ -160,14 +160,19 @@ class Denoising(Denoiser[Pyramid]):
     def loss(self, frames: Tensor) -> Losses:
         """Root mean squared error of each denoised frame, of its pixels and its mean colour: faint noise counts too."""
         noisy, level = self._corrupt(frames, self.config.corruption)
-        error = self.denoise(noisy, self._told(noisy, level / 255)) - frames
+        error = self.denoise(noisy, self._told(noisy, level / 255, root_mean_square(noisy - frames))) - frames
         drift = error.mean((2, 3)).square().mean(1)
         return Losses((error.square().mean((1, 2, 3)) + MEAN_WEIGHT * drift + SMALLEST_ERROR).sqrt().mean())
 
     @torch.no_grad()
-    def _told(self, noisy: Tensor, level: Tensor) -> Tensor:
-        """Return levels [B] in 0..1, a little wrong or as the estimator has them: the network learns to look too."""
-        jittered = level * (1 + self.config.level_jitter * torch.randn_like(level))
+    def _told(self, noisy: Tensor, level: Tensor, rms: Tensor) -> Tensor:
+        """Return levels [B] in 0..1 that are a little wrong, or the estimator's: the network learns to look too.
+
+        For smeared noise anything between its RMS and its level may be said: nobody can tell well how much it was
+        smeared, and it has to be removed all the same. For white noise the two are one.
+        """
+        between = torch.lerp(torch.minimum(rms, level), level, torch.rand_like(level))
+        jittered = between * (1 + self.config.level_jitter * torch.randn_like(level))
         blind = torch.rand_like(level) < self.config.blind_share
         told = torch.where(blind, self.estimate_noise_level(noisy), jittered)
         return told.clamp(0, self.config.maximum_level / 255)

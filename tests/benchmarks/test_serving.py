@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.load import bench
-from benchmarks.load.bench import Bench, Visit
+from benchmarks import serving
+from benchmarks.load import bench, comparison, contenders, growth, overhead
+from benchmarks.load.bench import Visit
 from benchmarks.load.comparison import musts
 from benchmarks.load.contenders import (
+    BARE_ASGI,
     ENGINES,
     MOSEC,
     OURS,
@@ -19,7 +21,6 @@ from benchmarks.load.contenders import (
     find,
     in_json,
     multipart,
-    ours,
     raw,
     tensor,
 )
@@ -28,7 +29,6 @@ from benchmarks.load.raw import Limit, measure
 from benchmarks.load.results import Result, latency, limits, p99, rate, ratio, throughput
 from benchmarks.load.servers import Server, ServerFailed, running
 from benchmarks.load.wrk import Load, LoadFailed, parse, require_wrk
-from benchmarks.report import Report
 from tests.model_folders import write_scorer
 
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="the load comes from wrk, which is not installed")
@@ -151,24 +151,38 @@ def test_the_engine_alone_is_measured_in_a_process_of_its_own(tmp_path: Path) ->
     assert 0 < found.lone_ms < 1000
 
 
-@pytest.fixture
-def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    """Give a bench whose models are tiny, and that measures one round of a second."""
-
+@needs_wrk
+def test_the_command_measures_every_section_and_says_what_was_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def write(folder: Path) -> Path:
         return write_scorer(folder, height=16, width=16, channels=3)
 
+    for module in (comparison, overhead):
+        monkeypatch.setattr(module, "PEERS", ())
+    monkeypatch.setattr(bench, "PEERS", ())
     monkeypatch.setattr(bench, "write_autoencoder", write)
     monkeypatch.setattr(bench, "write_null", write)
-    return Bench(tmp_path, workers=1, rounds=1, seconds=1, connections=(2,), pythons=(), pictures=None,
-                 report=Report("a test"))  # fmt: skip
-
-
-@needs_wrk
-def test_the_service_answers_under_load(tiny: Bench) -> None:
-    server = ours(tiny.null.parent, ENGINES[0].device, 1, [raw(tiny.small_frame, "/v1/score")])
-    visit = tiny.visit(server, [2])
-    assert visit.loads[2].replies > 0
-    assert visit.loads[2].failed == 0
-    assert visit.memory_mb > 10
-    assert visit.cpu_ms > 0
+    monkeypatch.setattr(bench, "WARM_UP_S", 1)
+    monkeypatch.setattr(contenders, "ENGINES", ENGINES[:1])
+    monkeypatch.setattr(overhead, "MUST", 10**9)
+    monkeypatch.setattr(growth, "NUMBERS_OF_MODELS", (2,))
+    figures, pictures = tmp_path / "figures.json", tmp_path / "pictures"
+    options = {"--sections": ["servers", "overhead", "models"], "--rounds": ["1"], "--seconds": ["1"],
+               "--connections": ["1", "8"], "--workers": ["1"],
+               "--json": [str(figures)], "--pictures": [str(pictures)]}  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["serving", *(part for name in options for part in (name, *options[name]))])
+    with pytest.raises(SystemExit, match="missed: requests/s with a model that costs nothing >= 1e"):
+        serving.main()
+    assert "| Clearwatch, onnxruntime fp32 |" in capsys.readouterr().out
+    tables = json.loads(figures.read_text())["tables"]
+    own, alone = tables["Throughput"]
+    assert own["8"] > 0
+    assert alone["8"] > 0
+    assert own["failed"] == 0
+    assert own["MB"] > 10
+    assert tables["Latency"][0]["p99, 8"] >= tables["Latency"][0]["p50, 8"] > 0
+    assert {row[""] for row in tables["The server alone, 32 connections"]} == {OURS, BARE_ASGI.name}
+    assert tables["Growth: models, 8 connections"][0]["models"] == "2"
+    assert tables["Growth: models, 8 connections"][0]["failed"] == 0
+    assert [path.name for path in pictures.iterdir()] == ["growth-models.png"]

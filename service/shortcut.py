@@ -21,7 +21,9 @@ class Shortcut:
 
     def __init__(self, app: ASGIApp, routers: Iterable[APIRouter]) -> None:
         self._app = app
-        self._routes = {(method, route.path): route for route in _direct(routers) for method in sorted(route.methods)}
+        self._routes = {
+            (method, route.path): route for route in _direct(routers) for method in sorted(route.methods or ())
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

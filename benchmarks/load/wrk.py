@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.load.servers import ServerFailed
+
 SCRIPT = Path(__file__).parent / "requests.lua"
 PATIENCE_S = 30  # for a reply
 
 
-class LoadFailed(Exception):
+class LoadFailed(ServerFailed):
     """Wrk did not measure anything."""
 
 
@@ -54,7 +56,7 @@ def parse(output: str) -> Load:
     if line is None:
         raise LoadFailed(f"wrk says: {output.strip()[-400:]}")
     found = json.loads(line)
-    if found["replies"] == 0:
-        raise LoadFailed(f"wrk got no reply; {found['broken']} connections broke")
     good = found["replies"] - found["refused"]
+    if good == 0:
+        raise LoadFailed(f"wrk got no good reply; {found['refused']} were refused, {found['broken']} connections broke")
     return Load(good, good / found["seconds"], found["p50_ms"], found["p99_ms"], found["refused"] + found["broken"])

@@ -4,13 +4,15 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from benchmarks import serving
-from benchmarks.load import bench, comparison, contenders, growth, overhead
-from benchmarks.load.bench import Visit
+from benchmarks.load import bench as load_bench
+from benchmarks.load import comparison
+from benchmarks.load.bench import Bench, Visit
 from benchmarks.load.comparison import musts
 from benchmarks.load.contenders import (
     BARE_ASGI,
@@ -21,6 +23,7 @@ from benchmarks.load.contenders import (
     find,
     in_json,
     multipart,
+    ours,
     raw,
     tensor,
 )
@@ -29,6 +32,7 @@ from benchmarks.load.raw import Limit, measure
 from benchmarks.load.results import Result, latency, limits, p99, rate, ratio, throughput
 from benchmarks.load.servers import Server, ServerFailed, running
 from benchmarks.load.wrk import Load, LoadFailed, parse, require_wrk
+from benchmarks.report import Report
 from tests.model_folders import write_scorer
 
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="the load comes from wrk, which is not installed")
@@ -152,37 +156,54 @@ def test_the_engine_alone_is_measured_in_a_process_of_its_own(tmp_path: Path) ->
 
 
 @needs_wrk
-def test_the_command_measures_every_section_and_says_what_was_missed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_service_answers_under_load(tmp_path: Path) -> None:
+    folder = write_scorer(tmp_path / "models" / "scorer", height=16, width=16, channels=3)
+    bench = Bench(tmp_path, workers=1, rounds=1, seconds=1, connections=(2,), pythons=(), pictures=None,
+                  report=Report("a test"))  # fmt: skip
+    server = ours(folder.parent, ENGINES[0].device, 1, [raw(jpeg(16, 16), "/v1/score")])
+    visit = bench.visit(server, [2])
+    assert visit.loads[2].replies > 0
+    assert visit.loads[2].failed == 0
+    assert visit.memory_mb > 10
+    assert visit.cpu_ms > 0
+
+
+@pytest.fixture
+def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let servers and engines have figures without being started, and models cost no time to export."""
+
+    def visit(_: Bench, server: Server, connections: Iterable[int]) -> Visit:
+        if server.name == PEERS[0].name:
+            raise ServerFailed("it does not start")
+        return Visit({count: load(95) for count in connections}, 100, 9)
+
     def write(folder: Path) -> Path:
         return write_scorer(folder, height=16, width=16, channels=3)
 
-    for module in (comparison, overhead):
-        monkeypatch.setattr(module, "PEERS", ())
-    monkeypatch.setattr(bench, "PEERS", ())
-    monkeypatch.setattr(bench, "write_autoencoder", write)
-    monkeypatch.setattr(bench, "write_null", write)
-    monkeypatch.setattr(bench, "WARM_UP_S", 1)
-    monkeypatch.setattr(contenders, "ENGINES", ENGINES[:1])
-    monkeypatch.setattr(overhead, "MUST", 10**9)
-    monkeypatch.setattr(growth, "NUMBERS_OF_MODELS", (2,))
+    monkeypatch.setattr(load_bench, "write_autoencoder", write)
+    monkeypatch.setattr(load_bench, "write_null", write)
+    monkeypatch.setattr(Bench, "visit", visit)
+    monkeypatch.setattr(comparison, "measure", lambda *_: Limit(100, 9.5, 8))
+    monkeypatch.setattr(serving, "require_wrk", lambda: "wrk")
+
+
+@pytest.mark.usefixtures("no_processes")
+def test_the_command_reports_every_section_and_what_was_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     figures, pictures = tmp_path / "figures.json", tmp_path / "pictures"
-    options = {"--sections": ["servers", "overhead", "models"], "--rounds": ["1"], "--seconds": ["1"],
-               "--connections": ["1", "8"], "--workers": ["1"],
-               "--json": [str(figures)], "--pictures": [str(pictures)]}  # fmt: skip
-    monkeypatch.setattr(sys, "argv", ["serving", *(part for name in options for part in (name, *options[name]))])
-    with pytest.raises(SystemExit, match="missed: requests/s with a model that costs nothing >= 1e"):
+    command = ["serving", "--rounds", "2", "--workers", "1", "--json", str(figures), "--pictures", str(pictures)]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit, match=r"missed: requests/s with a model that costs nothing >= 3800: found 95"):
         serving.main()
-    assert "| Clearwatch, onnxruntime fp32 |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"{PEERS[0].name} was not measured: it does not start" in printed
+    assert f"| {OURS}, onnxruntime fp32 |" in printed
     tables = json.loads(figures.read_text())["tables"]
-    own, alone = tables["Throughput"]
-    assert own["8"] > 0
-    assert alone["8"] > 0
-    assert own["failed"] == 0
-    assert own["MB"] > 10
-    assert tables["Latency"][0]["p99, 8"] >= tables["Latency"][0]["p50, 8"] > 0
-    assert {row[""] for row in tables["The server alone, 32 connections"]} == {OURS, BARE_ASGI.name}
-    assert tables["Growth: models, 8 connections"][0]["models"] == "2"
-    assert tables["Growth: models, 8 connections"][0]["failed"] == 0
-    assert [path.name for path in pictures.iterdir()] == ["growth-models.png"]
+    assert tables["Throughput"][0]["share of raw, 32"] == pytest.approx(0.95)
+    assert {row[""] for row in tables["The server alone, 32 connections"]} >= {OURS, BARE_ASGI.name}
+    assert [row["models"] for row in tables["Growth: models, 8 connections"]] == ["1", "2", "4", "8", "16"]
+    assert {row["ok"] for row in tables["Musts"]} == {"yes", "NO"}
+    assert sorted(path.name for path in pictures.iterdir()) == [
+        "growth-cameras.png", "growth-models.png", "growth-pixels.png"
+    ]  # fmt: skip

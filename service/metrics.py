@@ -1,6 +1,7 @@
 """What Prometheus sees. Every app has its own registry: nothing is global."""
 
 from collections.abc import Iterable
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -72,11 +73,18 @@ class Metrics:
             "clearwatch_device_info", "1 for the device in use.", ["device", "target", "note"], registry=registry
         )
         info.labels(device.name, device.target, device.note).set(1)
+        # Bounded: routes are templates, and methods, codes and models are few.
+        self._replies = cache(self._find_replies)
+        self._scored = cache(self._find_scored)
 
     def replied(self, route: str, method: str, code: int, seconds: float) -> None:
         """Count a reply."""
-        self._requests.labels(route, method, str(code)).inc()
-        self._latency.labels(route).observe(seconds)
+        counter, latency = self._replies(route, method, code)
+        counter.inc()
+        latency.observe(seconds)
+
+    def _find_replies(self, route: str, method: str, code: int) -> tuple[Counter, Histogram]:
+        return self._requests.labels(route, method, str(code)), self._latency.labels(route)
 
     def refused(self, reason: str) -> None:
         """Count a request that was not served."""
@@ -92,9 +100,13 @@ class Metrics:
 
     def scored(self, model: str, state: str, score: float | None) -> None:
         """Record a verdict."""
-        self._verdicts.labels(model, state).inc()
+        counter, scores = self._scored(model, state)
+        counter.inc()
         if score is not None:
-            self._scores.labels(model).observe(score)
+            scores.observe(score)
+
+    def _find_scored(self, model: str, state: str) -> tuple[Counter, Histogram]:
+        return self._verdicts.labels(model, state), self._scores.labels(model)
 
     def calibrated(self, model: str) -> None:
         """Count a calibration."""

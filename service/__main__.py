@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import signal
 import socket
 import sys
@@ -77,6 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
         return STARTS_NOT
     with logging_to_stderr(settings.log_level):
         _serve(app, listener)
+    if app.state.service.scheduler.hangs():
+        os._exit(0)  # all is served and logged; the interpreter would be aborted by a thread that computes on
     return 0
 
 

@@ -91,6 +91,7 @@ class Scheduler:
         self._closed = False
         self._closing = threading.Event()
         self._workers = [Worker(f"worker-{index}", self._work) for index in range(capacity.threads)]
+        self._abandoned: list[Worker] = []
         self._arriving: dict[Ticket, None] = {}  # whose bodies are not here yet
         metrics.queue_depth.set_function(lambda: len(self._waiting) + len(self._ready))
         metrics.in_flight.set_function(lambda: self._accepted)
@@ -198,6 +199,10 @@ class Scheduler:
         self._closing.set()
         if stuck:
             logger.warning("%d workers did not finish within %g s", stuck, timeout_s)
+
+    def hangs(self) -> bool:
+        """Tell, once it is closed, whether threads go on computing all the same."""
+        return not all(worker.join(0) for worker in (*self._workers, *self._abandoned))
 
     # -- in the threads
 
@@ -342,6 +347,7 @@ class Scheduler:
             stuck = [worker for worker in self._workers if worker.hangs(self.capacity.step_limit_s)]
             for worker in stuck:
                 worker.abandoned = True
+                self._abandoned.append(worker)
                 self._free_lane(worker)
                 replacement = Worker(worker.name, self._work)
                 self._workers[self._workers.index(worker)] = replacement

@@ -125,7 +125,7 @@ class ModelStore:
         """Open every folder; each is served as soon as it is verified."""
         with self._lock:
             folders = [self._folder / name for name in sorted(self.snapshot.loading)]
-            defaults = self._defaults(folders)
+            defaults = self._defaults(folders, {})
             self.snapshot = Snapshot(loading=frozenset(path.name for path in folders), defaults=defaults)
             for path in folders:
                 before = self.snapshot
@@ -147,7 +147,7 @@ class ModelStore:
                 if path.name in before:
                     opened[path.name] = before[path.name]
                 self._open_into(path, opened, failed)
-            self._swap(Snapshot(opened, failed, frozenset(), self._defaults(folders)))
+            self._swap(Snapshot(opened, failed, frozenset(), self._defaults(folders, opened)))
         same = [name for name in opened if name in before and opened[name] is before[name]]
         return Reloaded(
             added=sorted(opened.keys() - before.keys()),
@@ -199,12 +199,14 @@ class ModelStore:
         self.snapshot = snapshot  # one assignment: a request sees the old models or the new ones, never a mixture
         self._metrics.serves(opened.model for opened in snapshot.opened.values())
 
-    def _defaults(self, folders: list[Path]) -> dict[Task, str]:
+    def _defaults(self, folders: list[Path], opened: Mapping[str, Opened]) -> dict[Task, str]:
         """Say which model answers a task when none is named: as `defaults.json` has it, else the first by name.
 
-        Taken from the manifests, so that a model that fails is missed rather than silently replaced by another.
+        Taken from the manifests, so that a model that fails is missed rather than silently replaced by another; from
+        that of the form in service where there is one, for its folder may be half copied.
         """
         manifests = {path.name: manifest for path in folders if (manifest := _readable(path)) is not None}
+        manifests |= {name: each.model.manifest for name, each in opened.items()}
         wanted = self._wanted_defaults()
         defaults = {}
         for task in Task:

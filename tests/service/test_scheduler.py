@@ -438,6 +438,7 @@ def test_a_worker_that_hangs_is_replaced_and_the_model_is_blamed() -> None:
             with pytest.raises(ModelNotReady, match=r"hung took longer than 0\.2 s"):
                 await one(scheduler, Frame(hung, 1))
             assert await one(scheduler, Frame(well, 2)) == 2, "one thread and one lane: others have them"
+            assert scheduler.hangs()
             hung.go.set()  # what the abandoned thread still does changes nothing
             assert await asyncio.gather(*(one(scheduler, Frame(well, value)) for value in (3, 4))) == [3, 4]
         assert len(blamed) == 1

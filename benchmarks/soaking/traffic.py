@@ -70,7 +70,7 @@ def single_calls(seed: int) -> list[Call]:
         calls.append(Call(f"reconstruct {number}", "/v1/reconstruct", frame, sent | PNG))
         calls += [Call(f"{path} {number}", path, frame, sent) for path in IN_JSON]
     for number, height in enumerate((96, 160)):
-        noisy = encode(_frame(height, 2 * height, seed - number), ImageFormat.PNG)
+        noisy = encode(_frame(height, 2 * height, seed + 100 + number), ImageFormat.PNG)
         calls.append(Call(f"denoise {number}", "/v1/denoise", noisy, {"Content-Type": "image/png"}))
     for number in range(3):
         body = f'{{"n": {number + 1}, "seed": {number}}}'.encode()

@@ -43,11 +43,11 @@ class Metrics:
         )
         self._refused = Counter(
             "clearwatch_refused_requests",
-            "Requests not served: overloaded, shutting_down, deadline or client_left.",
+            "Requests not served: overloaded, shutting_down, deadline, client_left or hung.",
             ["reason"],
             registry=registry,
         )
-        for reason in ("overloaded", "shutting_down", "deadline", "client_left"):
+        for reason in ("overloaded", "shutting_down", "deadline", "client_left", "hung"):
             self._refused.labels(reason)  # a series that starts at 0 can be alerted on
         self._scores = Histogram(
             "clearwatch_anomaly_score", "Raw anomaly scores.", ["model"], buckets=SCORES, registry=registry
@@ -68,7 +68,7 @@ class Metrics:
             ["name", "version", "sha256", "device"],
             registry=registry,
         )
-        self._failed = Gauge("clearwatch_failed_models", "Model folders that did not open.", registry=registry)
+        self.failed = Gauge("clearwatch_failed_models", "Models that did not open, or failed since.", registry=registry)
         info = Gauge(
             "clearwatch_device_info", "1 for the device in use.", ["device", "target", "note"], registry=registry
         )
@@ -112,13 +112,12 @@ class Metrics:
         """Count a calibration."""
         self._calibrated.labels(model).inc()
 
-    def serves(self, models: Iterable[Model], failed: int) -> None:
+    def serves(self, models: Iterable[Model]) -> None:
         """Say which models are served from now on."""
         self._models.clear()
         for model in models:
             manifest = model.manifest
             self._models.labels(manifest.name, manifest.version, manifest.sha256, model.device.name).set(1)
-        self._failed.set(failed)
 
     def render(self) -> bytes:
         """Return the text format."""

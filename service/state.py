@@ -33,17 +33,18 @@ class Service:
     @classmethod
     def build(cls, settings: Settings) -> "Service":
         """Make the parts and start nothing. Raises DeviceUnavailable or ModelFolderInvalid."""
-        device = select_device(settings.device, settings.workers)
+        device = select_device(settings.device, settings.workers, cpu_fallback=settings.cpu_fallback)
         metrics = Metrics(device)
         capacity = _capacity(settings, device)
+        store = ModelStore(settings.models_dir, device, metrics)
         return cls(
             settings=settings,
             keyring=settings.keyring(),
             device=device,
             metrics=metrics,
-            store=ModelStore(settings.models_dir, device, metrics),
+            store=store,
             calibrations=Calibrations(settings.calibrations_dir or settings.models_dir / FOLDER),
-            scheduler=Scheduler(capacity, metrics),
+            scheduler=Scheduler(capacity, metrics, store.blame),
             cameras=Cameras(settings.max_cameras, settings.camera_idle_s, settings.kept_scores, metrics),
             upload_limits=UploadLimits(
                 Limits(settings.max_image_bytes, settings.max_image_pixels),
@@ -64,4 +65,5 @@ def _capacity(settings: Settings, device: Device) -> Capacity:
         requests=settings.queue_capacity,
         deadline_s=settings.deadline_s,
         refusal_delay_s=settings.refusal_delay_s,
+        step_limit_s=settings.step_limit_s,
     )

@@ -24,7 +24,7 @@ class Source(Frozen):
 
     path: str = Field(description="folder (recursive), video, or ARCHIVE.npz:KEY of [n, h, w(, c)] uint8")
     scales: tuple[PositiveFloat, ...] = Field((1.0,), min_length=1, description="keep a copy of each frame this large")
-    detail: float = Field(1, gt=0, le=1, description="scale to this first: soft frames, whose own noise is averaged out")
+    detail: float = Field(1, gt=0, le=1, description="scale to this first: soft frames, their own noise averaged out")
 
 
 class DataConfig(Frozen):

@@ -189,7 +189,7 @@ def test_an_error_of_one_sign_counts_more_than_one_of_both(monkeypatch: pytest.M
     denoiser = made(channels=3, corruption={"type": "gaussian", "sigma": [0, 0]})
     losses = []
     for error in (signs, torch.ones(16, 16)):
-        monkeypatch.setattr(denoiser, "denoise", lambda noisy, level, error=error: frames + 0.01 * error)
+        monkeypatch.setattr(denoiser, "denoise", lambda noisy, _, error=error: noisy + 0.01 * error)
         losses.append(float(denoiser.loss(frames).total))
     assert losses[0] == pytest.approx(0.01, rel=0.01)
     assert losses[1] > 3 * losses[0]

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import resource
+import socket
+import struct
 from collections import OrderedDict, deque
 from typing import Any
 
@@ -18,6 +20,8 @@ LINGER_S = 5.0  # how long the rest of a body may go on arriving after its reply
 STALLED_S = 15.0  # how long a client may take nothing of its reply
 OTHER_FILES = 256  # descriptors for all but the connections: models, the log, the event loop, libraries
 
+AT_ONCE = struct.pack("ii", 1, 0)  # struct linger: do not wait, reset the connection
+
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -32,7 +36,7 @@ class Connections:
         """Break off the longest idle connection, if there are too many; it may be the newest itself."""
         if open_ones > self.maximum and self.idle:
             victim, _ = self.idle.popitem(last=False)
-            victim.transport.abort()
+            victim.break_off()
 
 
 def _with_descriptors(wanted: int) -> int:
@@ -132,4 +136,12 @@ class Connection(HttpToolsProtocol):
             or (self._replied_at is not None and now - self._replied_at > LINGER_S)
             or now - self._unsent_since > STALLED_S
         ):
-            self.transport.abort()
+            self.break_off()
+
+    def break_off(self) -> None:
+        """Close at once, and drop what is unsent: the kernel would go on offering it to a client that does not read."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # or it would write to the closed transport before it hears of the end
+        if not self.transport.is_closing():
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+        self.transport.abort()

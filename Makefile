@@ -10,7 +10,7 @@ SERVING := .venv/.serving-$(EXTRA)
 TESTING := .venv/.testing-$(EXTRA)
 HARDENING := .venv/.hardening-$(EXTRA)
 
-.PHONY: help setup serve test check format models soak fuzz audit sbom image clean
+.PHONY: help setup serve test check format models lecture soak fuzz audit sbom image clean
 
 help: ## list the targets
 	@grep -E '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ audit: $(HARDENING) ## look the pinned versions up among the known vulnerabiliti
 
 sbom: $(HARDENING) ## write what is installed to sbom.json (CycloneDX); the image has its own
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-file sbom.json .venv
+
+lecture: $(TESTING) ## train, measure and write docs/lecture.md (a night on a CPU); QUICK=1 for a look in minutes
+	$(BIN)/python -m benchmarks.lecture --data $(DATA) $(if $(QUICK),--quick) $(ARGS)
 
 image: ## build the service image for the CPU
 	docker build --target cpu --tag clearwatch:cpu .

@@ -43,11 +43,11 @@ def test_at_level_0_the_frames_come_back_bit_by_bit() -> None:
 
 def test_the_faintest_noise_is_removed_in_part() -> None:
     denoiser, frames = made(), torch.rand(2, 1, 16, 16)
-    half, network = denoise(denoiser, frames, 1), denoiser.decode
+    part, network = denoise(denoiser, frames, 1), denoiser.decode
     with torch.no_grad():
         level_map = torch.full_like(frames[:, :1], 1 / 255)
         residual = network(denoiser.encode(torch.cat([frames, level_map], 1)))
-    assert torch.allclose(half, frames + residual / 2, atol=1e-6)
+    assert torch.allclose(part, frames + residual / 3, atol=1e-6)
 
 
 def test_each_frame_has_its_own_level() -> None:

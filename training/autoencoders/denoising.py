@@ -22,7 +22,7 @@ from training.autoencoders.base import AutoencoderConfig, Denoiser, FrameShape, 
 from training.estimator import UNSHUFFLE, NoiseEstimator, fit
 from training.noise import AnyCorruption, Corrupted, Corruption, Gaussian, root_mean_square
 
-FAINT = 4 / 255  # levels below this fade out: such noise hardly shows, and a clean frame should stay one
+FAINT = 3 / 255  # levels below this fade out: such noise hardly shows, and a clean frame should stay one
 SMALLEST_ERROR = 1e-7  # mean squared, a twelfth of a level: keeps the gradient of a perfect frame finite
 MEAN_WEIGHT = 16  # of the squared error of a frame's mean colour: small beside that of its pixels, yet it shows
 CLEAN_SHARE = 0.1  # of the frames that the noise estimator learns from

@@ -47,7 +47,7 @@ def test_the_faintest_noise_is_removed_in_part() -> None:
     with torch.no_grad():
         level_map = torch.full_like(frames[:, :1], 1 / 255)
         residual = network(denoiser.encode(torch.cat([frames, level_map], 1)))
-    assert torch.allclose(part, frames + residual / 4, atol=1e-6)
+    assert torch.allclose(part, frames + residual / 3, atol=1e-6)
 
 
 def test_each_frame_has_its_own_level() -> None:

@@ -16,6 +16,8 @@ from tests.end_to_end.load import Load, hammer, request
 from tests.end_to_end.service_process import JPEG, Served, served
 from tests.model_folders import write_slow
 
+pytestmark = pytest.mark.slow  # rates and latencies: they need a machine that does nothing else
+
 FRAME = encode(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8), ImageFormat.JPEG)
 CAPACITY = 8  # requests accepted at once
 MEMORY_MB = 64  # that a thousand clients more may cost
@@ -36,9 +38,7 @@ def load(service: Served, clients: int, seconds: float) -> Load:
 
 FAST = pytest.param(3 * CAPACITY, 3, id="3x")
 LONG = [
-    pytest.param(
-        factor * CAPACITY, 60, id=f"{factor}x for a minute", marks=[pytest.mark.slow, pytest.mark.timeout(300)]
-    )
+    pytest.param(factor * CAPACITY, 60, id=f"{factor}x for a minute", marks=pytest.mark.timeout(300))
     for factor in (3, 10, 50)
 ]
 

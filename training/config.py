@@ -215,6 +215,16 @@ def shipped() -> dict[str, Path]:
 
 def read_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     """Read a shipped recipe or a YAML file; an override is `section.key=value` with a YAML value."""
+    tree = _read_tree(name_or_path)
+    for override in overrides:
+        _override(tree, override)
+    return parse_recipe(tree, name_or_path)
+
+
+def _read_tree(name_or_path: str, extending: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Read YAML, over the recipe that it extends."""
+    if name_or_path in extending:
+        raise ConfigError(f"recipes that extend each other: {' -> '.join((*extending, name_or_path))}")
     path = shipped().get(name_or_path, Path(name_or_path))
     try:
         tree = yaml.safe_load(path.read_bytes())
@@ -224,9 +234,17 @@ def read_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
         raise ConfigError(f"{path}: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a recipe is a mapping of sections")
-    for override in overrides:
-        _override(tree, override)
-    return parse_recipe(tree, str(path))
+    base = tree.pop("extends", None)
+    return tree if base is None else _merged(_read_tree(str(base), (*extending, name_or_path)), tree)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Merge sections key by key; everything else is replaced."""
+    merged = base | changes
+    for key in base.keys() & changes.keys():
+        if isinstance(base[key], dict) and isinstance(changes[key], dict):
+            merged[key] = _merged(base[key], changes[key])
+    return merged
 
 
 def parse_recipe(tree: object, where: str) -> Recipe:

@@ -34,6 +34,9 @@ class DenoisingConfig(AutoencoderConfig):
     kind: Literal["denoising"] = "denoising"
     widths: tuple[int, ...] = Field((32, 64, 128, 256), min_length=1, description="channels at each scale")
     blocks: int = Field(2, ge=1, description="residual blocks a scale, each way")
+    orientations: int = Field(
+        1, ge=1, le=8, description="ways a frame is turned to be denoised; the mean is the result"
+    )
     estimator_width: int = Field(16, ge=4, description="channels of the noise estimator")
     corruption: AnyCorruption = Field(default_factory=Gaussian, description="clean frames to what a camera delivers")
     clean: AnyCorruption = Field(
@@ -63,6 +66,18 @@ class ResidualBlock(nn.Module):
         """Keep the shape."""
         residual: Tensor = self.body(features)
         return features + residual
+
+
+def turned(frames: Tensor, orientation: int) -> Tensor:
+    """Bring [B, C, H, W] into one of the eight orientations of a square: by quarter turns, and transposed if odd."""
+    frames = torch.rot90(frames, orientation // 2, (2, 3))
+    return frames.mT if orientation % 2 else frames
+
+
+def turned_back(frames: Tensor, orientation: int) -> Tensor:
+    """Undo `turned`."""
+    frames = frames.mT if orientation % 2 else frames
+    return torch.rot90(frames, -(orientation // 2), (2, 3))
 
 
 def _blocks(width: int, count: int) -> nn.Sequential:
@@ -138,9 +153,15 @@ class Denoising(Denoiser[Pyramid]):
         """Subtract the noise, the faintest of it in part; level 0 gives the frames back, exactly."""
         level = level.reshape(-1, 1, 1, 1)
         level_map = level.expand(-1, 1, frames.shape[2], frames.shape[3])
-        residual = self.decode(self.encode(torch.cat([frames, level_map], 1)))
+        residual = self._residual(torch.cat([frames, level_map], 1))
         # In fp32, so that what 16-bit arithmetic loses is lost on the residual alone.
         return frames + residual.float() * (level / FAINT).clamp(0, 1)
+
+    def _residual(self, frames: Tensor) -> Tensor:
+        """Average over the orientations (Timofte et al. 2016); in training one is enough, for crops come turned."""
+        count = 1 if self.training else self.config.orientations
+        residuals = [turned_back(self.decode(self.encode(turned(frames, index))), index) for index in range(count)]
+        return torch.stack(residuals).mean(0) if count > 1 else residuals[0]
 
     def estimate_noise_level(self, frames: Tensor) -> Tensor:
         """Ask the estimator."""

@@ -1,6 +1,7 @@
 """What the denoiser promises by its shape: untouched at level 0, homogeneous, local, grey where the frame is grey."""
 
 import copy
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from tests.training.tiny import batch, fit, recipe
 from training.autoencoders import denoising
 from training.autoencoders.base import build
-from training.autoencoders.denoising import Denoising
+from training.autoencoders.denoising import Denoising, turned, turned_back
 from training.noise import Corrupted, Gaussian, noise_level, quantise, root_mean_square
 
 
@@ -81,10 +82,49 @@ def test_no_weight_of_the_network_is_a_bias() -> None:
     assert all(name.endswith(".weight") for name in names)
 
 
+# -- orientations
+
+
+def test_there_are_eight_orientations_and_a_way_back_from_each() -> None:
+    frame = torch.rand(1, 1, 8, 16)
+    seen = [turned(frame, index) for index in range(8)]
+    assert all(torch.equal(turned_back(one, index), frame) for index, one in enumerate(seen))
+    assert all(
+        one.shape != other.shape or not torch.equal(one, other) for one, other in itertools.combinations(seen, 2)
+    )
+
+
+def test_the_result_is_the_mean_over_the_orientations() -> None:
+    one, three = made(), made(orientations=3)
+    three.load_state_dict(one.state_dict())
+    frames = torch.rand(2, 1, 16, 32)
+    parts = [turned_back(denoise(one, turned(frames, index), 25), index) for index in range(3)]
+    assert torch.allclose(denoise(three, frames, 25), torch.stack(parts).mean(0), atol=1e-6)
+
+
+def test_all_orientations_together_prefer_none() -> None:
+    denoiser, frames = made(orientations=8), torch.rand(1, 1, 16, 32)
+    expected = denoise(denoiser, frames, 25)
+    for index in range(8):
+        assert torch.allclose(turned_back(denoise(denoiser, turned(frames, index), 25), index), expected, atol=1e-6)
+
+
+def test_training_takes_one_orientation(monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser, passes = made(orientations=3), []
+    monkeypatch.setattr(denoiser, "encode", lambda frames: passes.append(frames) or Denoising.encode(denoiser, frames))
+    for training, expected in ((True, 1), (False, 3)):
+        passes.clear()
+        denoise(denoiser.train(training), torch.rand(1, 1, 16, 16), 25)
+        assert len(passes) == expected
+
+
 # -- what a pixel looks at
 
 
-@pytest.mark.parametrize("settings", [{"widths": [2, 2]}, {"widths": [2, 2, 2]}, {"widths": [2, 2], "blocks": 2}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"widths": [2, 2]}, {"widths": [2, 2, 2]}, {"widths": [2, 2], "blocks": 2}, {"widths": [2, 2], "orientations": 3}],
+)
 def test_a_pixel_changes_nothing_outside_the_receptive_field(settings: dict[str, Any]) -> None:
     denoiser = made(positive=True, **settings).double()
     reach, stride = denoiser.receptive_field, denoiser.stride

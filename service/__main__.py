@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         return STARTS_NOT
     with logging_to_stderr(settings.log_level):
         _serve(app, listener)
-    if app.state.service.scheduler.hangs():
+    if app.state.service.hangs():
         os._exit(0)  # all is served and logged; the interpreter would be aborted by a thread that computes on
     return 0
 

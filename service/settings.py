@@ -98,6 +98,12 @@ class Settings(BaseSettings):
         description="Seconds one step of a request may compute before its worker is replaced, and its model too where "
         "that hangs.",
     )
+    open_limit_s: float = Field(
+        300,
+        gt=0,
+        le=3600,
+        description="Seconds a model folder may take to be opened and verified before it is given up.",
+    )
     upload_timeout_s: float = Field(
         30, gt=0, le=3600, description="Seconds the body of a request may take to arrive before 408."
     )

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from runtime.contest import Trial, open_fastest
-from runtime.devices import Device
+from runtime.contest import Trial
 from runtime.errors import ClearwatchError, ModelFolderInvalid, ModelNotFound, ModelNotReady, TaskNotSupported
 from runtime.manifest import MANIFEST_FILE, Manifest, Task, read_manifest
 from runtime.model import Model
 from service.metrics import Metrics
+from service.opening import Opener
 
 logger = logging.getLogger(__name__)
 
@@ -110,12 +110,12 @@ class Reloaded:
 
 
 class ModelStore:
-    """The models of one folder on one device. `load` and `reload` block: call them in a thread."""
+    """The models of one folder. `load` and `reload` block: call them in a thread."""
 
-    def __init__(self, folder: Path, device: Device, metrics: Metrics) -> None:
+    def __init__(self, folder: Path, opener: Opener, metrics: Metrics) -> None:
         """Look which folders there are, and open none. Raises ModelFolderInvalid where there are none."""
         self._folder = folder
-        self._device = device
+        self._opener = opener
         self._metrics = metrics
         self._lock = threading.Lock()
         metrics.failed.set_function(lambda: len({*self.snapshot.failed, *self.snapshot.faults}))
@@ -184,7 +184,7 @@ class ModelStore:
             digest = hashlib.sha256((path / MANIFEST_FILE).read_bytes()).hexdigest()
             known = opened.get(path.name)
             if known is None or known.digest != digest or known.model.fault is not None:
-                model, trials = open_fastest(path, self._device)
+                model, trials = self._opener.open(path)
                 opened[path.name] = Opened(model, digest, trials)
                 identity = {"model": path.name, "sha256": model.manifest.sha256, "device": model.device.name}
                 logger.info("model opened", extra={**identity, "trials": list(map(str, trials))})

@@ -10,8 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from runtime.devices import Device
 from runtime.engines import OnnxRuntimeSession
 from runtime.errors import ModelFolderInvalid
+from runtime.model import Model
 from service.app import create_app
 from service.settings import Settings
 from tests.model_folders import write_clip_scorer, write_denoiser, write_scorer
@@ -214,3 +216,23 @@ def test_a_model_that_has_failed_is_not_ready_until_it_is_opened_anew(
 
 def _fail(*_: object) -> None:
     raise RuntimeError("the driver is gone")
+
+
+def test_a_folder_that_is_never_open_is_given_up_and_the_others_are_served(
+    serve: Serve, folder: Path, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released, open_folder = threading.Event(), Model.open
+
+    def hang(path: Path, device: Device) -> Model:
+        assert path.name != "a" or released.wait(60)
+        return open_folder(path, device)
+
+    monkeypatch.setattr(Model, "open", hang)
+    client = serve(folder, open_limit_s=2)
+    ready = client.get("/readyz").json()["models"]
+    assert "a: it was not open after 2 s" in ready["a"]
+    assert ready["b"] == "ok"
+    assert client.post("/v1/score?model=b", content=jpeg, headers=JPEG).status_code == 200
+    released.set()
+    assert reload(client)["added"] == ["a"]
+    assert client.get("/readyz").status_code == 200

@@ -2,7 +2,7 @@
 DATA ?= data
 PYTHON ?= python3
 EXTRA ?= cpu
-MODELS := denoiser-fast walkway walkway-vae digits
+MODELS := denoiser-fast denoiser walkway walkway-vae digits
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt

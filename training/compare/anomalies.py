@@ -52,6 +52,9 @@ class Anomalies:
     """Frames in a stretch."""
 
     sorts: tuple[str, ...]
+    at: npt.NDArray[np.intp]
+    """[places], the positions in the normal frames of those that are judged."""
+
     clips: npt.NDArray[np.intp]
     """[places], a number for the clip that each place is in, in the order of time."""
 
@@ -85,7 +88,7 @@ def spoil(normal: Frames, donor: Frames, time: int, seed: int) -> Anomalies:
             for index, pixels in enumerate(spoiled.frames):
                 frames.add(f"{sort.name}/{end}", f"{sort.name}/{end}/{index}", pixels[..., None])
     clips = np.unique([normal.clips[end] for end in chosen], return_inverse=True)[1]
-    return Anomalies(frames, np.stack(masks), time, tuple(sort.name for sort in SORTS), clips.astype(np.intp))
+    return Anomalies(frames, np.stack(masks), time, tuple(sort.name for sort in SORTS), np.array(chosen), clips)
 
 
 def visible(stretch: Grey, donor: Grey, sort: Sort, rng: np.random.Generator) -> Spoiled:
@@ -127,14 +130,14 @@ def _blurred_region(stretch: Grey, donor: Grey, rng: np.random.Generator) -> Spo
     shape = stretch.shape[1:]
     sigma = min(shape) * rng.uniform(0.04, 0.08)
     blurred = np.stack([cv2.GaussianBlur(frame, (0, 0), sigma) for frame in stretch])
-    return _blend(stretch, blurred.astype(np.float32), _ellipse(shape, rng, (0.15, 0.25)))
+    return _blend(stretch, blurred.astype(np.float32), _ellipse(shape, rng, (0.1, 0.2)))
 
 
 def _changed_brightness(stretch: Grey, donor: Grey, rng: np.random.Generator) -> Spoiled:  # noqa: ARG001
     """Make a region darker or brighter, as a shadow or a lamp does."""
     gain = float(rng.choice([rng.uniform(0.4, 0.7), rng.uniform(1.4, 1.9)]))
     lit = (stretch.astype(np.float32) * gain).clip(0, 255)
-    return _blend(stretch, lit, _ellipse(stretch.shape[1:], rng, (0.12, 0.25)))
+    return _blend(stretch, lit, _ellipse(stretch.shape[1:], rng, (0.08, 0.2)))
 
 
 def _standing_thing(stretch: Grey, donor: Grey, rng: np.random.Generator) -> Spoiled:  # noqa: ARG001
@@ -162,7 +165,7 @@ SORTS = (
 )
 
 
-def _ellipse(shape: tuple[int, ...], rng: np.random.Generator, radius: tuple[float, float] = (0.08, 0.18)) -> Alpha:
+def _ellipse(shape: tuple[int, ...], rng: np.random.Generator, radius: tuple[float, float] = (0.05, 0.14)) -> Alpha:
     """Draw a soft ellipse anywhere, [h, w] in 0..1; the radii are shares of the shorter side."""
     alpha = np.zeros(shape, np.float32)
     centre = int(rng.integers(shape[1])), int(rng.integers(shape[0]))
@@ -183,9 +186,9 @@ def _grainy(picture: npt.NDArray[np.floating], count: int, rng: np.random.Genera
 
 
 def _drawn(stretch: Grey, thing: Thing, rng: np.random.Generator) -> Cutout:
-    """Draw a thing beside people of a quarter to two fifths of the frame's height, on its lower part."""
+    """Draw a thing beside people of a seventh to a third of the frame's height, on its lower part."""
     tall, wide = stretch.shape[1:]
-    height = min(tall, wide / 2) * rng.uniform(0.25, 0.4)
+    height = min(tall, wide / 2) * rng.uniform(0.15, 0.35)
     return draw_thing(thing, height, int(rng.integers(round(0.6 * tall), tall + 1)), rng)
 
 

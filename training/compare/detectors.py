@@ -33,6 +33,12 @@ class Detector(ABC):
     time: int
     """Frames in a row that it looks at, the judged one last."""
 
+    minutes: float | None = None
+    """Of one core, that its training took; None for what learns nothing."""
+
+    bytes: int | None = None
+    """The size of the graph that scores."""
+
     @abstractmethod
     def score(self, seen: Pixels) -> Scores:
         """Score uint8 [n, h, w, c], or [n, time, h, w, c], as [n]."""
@@ -73,13 +79,9 @@ class Exported(Detector):
         """`minutes` of one core are what its training took."""
         self.model = Model.open(folder, select_device(DeviceChoice.CPU, workers=1))
         self.minutes = minutes
+        self.bytes = self.model.manifest.graphs.autoencoder.bytes
         self.name = self.model.manifest.kind
         self.time = self.model.manifest.input.time
-
-    @property
-    def bytes(self) -> int:
-        """The size of the graph that scores."""
-        return self.model.manifest.graphs.autoencoder.bytes
 
     def score(self, seen: Pixels) -> Scores:
         """Return the graph's own scores; raise RunError where they are no numbers to compare."""

@@ -23,7 +23,10 @@ class Rung:
     detector: Detector
     threshold: float
     caught: npt.NDArray[np.bool_]
-    """[sorts, places], whether each anomaly scores above the threshold."""
+    """[sorts, places], whether the frame alarms with the anomaly in it, and not without.
+
+    Clips that are unlike those which set the threshold alarm as they are; no anomaly is found there.
+    """
 
     interval: tuple[float, float]
     """95 % of the recall, by block bootstrap over the places; the threshold stays as it is."""
@@ -42,7 +45,7 @@ class Rung:
     @property
     def learns(self) -> bool:
         """Tell an autoencoder from a baseline."""
-        return isinstance(self.detector, Exported)
+        return self.detector.minutes is not None
 
     @property
     def recall(self) -> float:
@@ -115,9 +118,12 @@ def _measure(detector: Detector, parts: Parts, anomalies: Anomalies, false_alarm
     time = anomalies.time
     normal = detector.scores(parts.threshold, full_windows(parts.threshold, time))
     threshold = conformal_threshold(normal, FalseAlarms(false_alarm_rate))
-    quiet = detector.scores(parts.test, full_windows(parts.test, time))
+    windows = full_windows(parts.test, time)
+    quiet = detector.scores(parts.test, windows)
     scores = detector.scores(anomalies.frames, anomalies.ends)
-    caught = (scores > threshold).reshape(len(anomalies.sorts), anomalies.places)
+    alarms = (scores > threshold).reshape(len(anomalies.sorts), anomalies.places)
+    at = np.searchsorted(windows, anomalies.at)
+    caught = alarms & (quiet[at] <= threshold)
     return Rung(
         detector=detector,
         threshold=threshold,

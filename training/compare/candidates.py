@@ -17,6 +17,7 @@ from training.compare.detectors import Exported
 from training.compare.order import Order
 from training.compare.parts import Parts, too_short
 from training.config import Recipe, parse_recipe
+from training.data import Split
 from training.errors import RunError, TrainingError
 from training.export import export
 from training.graph import to_unit
@@ -25,6 +26,7 @@ from training.trainer import load_run
 
 ORDER_FILE, PACE_FILE = "frames.json", "pace.json"
 BATCH = 16
+SHOWN = 16  # frames on a model's card, and that its graph is checked with
 WARM_STEPS, TIMED_STEPS = 2, 5
 WINDOW = 11  # pixels that errors are averaged over: as large as a person
 WORST = 0.0001  # share of the map that is the score: one place, the worst
@@ -80,8 +82,14 @@ def _trained(order: Order, parts: Parts, name: str, kind: type[Autoencoder[Any]]
     recipe = _recipe(order, parts, name, kind, steps)
     minutes = finish(recipe, parts.learn, run) / 60
     if not _is_exported(recipe, folder):
-        export(recipe, load_run(run)[1], parts.learn, folder)
+        export(recipe, load_run(run)[1], _for_export(parts.learn), folder)
     return Exported(folder, minutes)
+
+
+def _for_export(learn: Split) -> Split:
+    """Return the parts with a few frames to validate: what kinds measure of themselves there may take minutes."""
+    chosen = np.linspace(0, len(learn.validation) - 1, min(SHOWN, len(learn.validation))).astype(int)
+    return Split(learn.train, learn.validation.subset(chosen.tolist()), learn.calibration)
 
 
 def _recipe(order: Order, parts: Parts, name: str, kind: type[Autoencoder[Any]], steps: int) -> Recipe:

@@ -22,7 +22,7 @@ class Spread(Detector):
         self._sign = sign
 
     def score(self, seen: Pixels) -> Scores:
-        return self._sign * seen.reshape(len(seen), -1).std(1, dtype=np.float64)
+        return np.asarray(self._sign * seen.reshape(len(seen), -1).std(1), np.float64)
 
 
 class Constant(Detector):

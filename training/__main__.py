@@ -230,7 +230,7 @@ def _compare_arguments(compare: argparse.ArgumentParser) -> None:
     compare.add_argument("--kinds", nargs="+", default=[], metavar="KIND", help="only these kinds (default: all)")
     budget = compare.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=float, default=2.0, metavar="M",
-                        help="train each kind for about so long (default: 2)")  # fmt: skip
+                        help="train each kind for about so long, on an idle machine (default: 2)")  # fmt: skip
     budget.add_argument("--steps", type=_at_least(1), metavar="N",
                         help="train each kind for so many steps of 16 frames, instead of minutes")  # fmt: skip
     compare.add_argument("--false-alarm-rate", type=float, default=0.01, metavar="R",

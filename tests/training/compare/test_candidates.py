@@ -57,7 +57,7 @@ def test_other_false_alarms_set_another_threshold_and_train_nothing(
 
 def test_minutes_become_steps_once(kept: Order, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(100))
-    monkeypatch.setattr("training.compare.candidates.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("training.compare.candidates.time.process_time", lambda: float(next(clock)))
     asked: list[int] = []
 
     def finish(recipe: object, *_: object) -> float:

@@ -99,8 +99,8 @@ def test_what_vanishes_on_some_inputs_is_judged_by_how_large_it_is_on_others(tmp
             super().__init__()
             self.stray = stray
 
-        def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor]:
-            return (1 - pixels.float().mean((1, 2, 3)) / 255 + self.stray,)
+        def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor]:
+            return (1 - frames.float().mean((1, 2, 3)) / 255 + self.stray,)
 
     inputs = {"frames": ("batch", 16, 24, 1)}
     path = tmp_path / "mean.onnx"

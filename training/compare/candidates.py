@@ -73,7 +73,7 @@ def train_candidate(order: Order, parts: Parts, name: str, kind: type[Autoencode
 
 
 def _trained(order: Order, parts: Parts, name: str, kind: type[Autoencoder[Any]]) -> Exported:
-    run, folder = order.out / "runs" / name, order.out / "models" / name.replace("_", "-")
+    run, folder = order.out / "runs" / name, order.out / "models" / name
     recipe = _recipe(order, parts, name, kind, steps=1)
     autoencoder = build(recipe.autoencoder, recipe.shape)
     if isinstance(autoencoder, ClipAutoencoder) and not parts.suffice(autoencoder.time, order.false_alarm_rate):

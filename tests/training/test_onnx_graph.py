@@ -106,7 +106,7 @@ def test_what_vanishes_on_some_inputs_is_judged_by_how_large_it_is_on_others(tmp
     path = tmp_path / "mean.onnx"
     write_onnx(ExportedGraph(Half(0), ("latent",), inputs), path)
     check_parity(ExportedGraph(Half(1e-4), ("latent",), inputs), path, frames(4))  # on white frames it is all there is
-    with pytest.raises(ExportError, match=r"latent differs from torch by 0\.002"):
+    with pytest.raises(ExportError, match="latent differs from torch by "):
         check_parity(ExportedGraph(Half(2e-3), ("latent",), inputs), path, frames(4))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.lecture.bottleneck import bottleneck
+from benchmarks.lecture.compare import compare
 from benchmarks.lecture.contractive import contractive
 from benchmarks.lecture.course import Course
 from benchmarks.lecture.denoising import denoising
@@ -25,6 +26,7 @@ PARTS: dict[str, tuple[str, Callable[[Course, Section], None]]] = {
     "denoising": ("Denoising as feature extraction", denoising),
     "variational": ("The variational autoencoder", variational),
     "gaussian": ("The multivariate Gaussian", gaussian),
+    "compare": ("Which kind for my camera?", compare),
 }
 
 

@@ -93,6 +93,23 @@ def test_a_graph_that_computes_something_else_is_refused(exported: Exported, nam
                 parameter.copy_(value)
 
 
+def test_what_vanishes_on_some_inputs_is_judged_by_how_large_it_is_on_others(tmp_path: Path) -> None:
+    class Half(torch.nn.Module):
+        def __init__(self, stray: float) -> None:
+            super().__init__()
+            self.stray = stray
+
+        def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor]:
+            return (1 - frames.float().mean((1, 2, 3)) / 255 + self.stray,)
+
+    inputs = {"frames": ("batch", 16, 24, 1)}
+    path = tmp_path / "mean.onnx"
+    write_onnx(ExportedGraph(Half(0), ("latent",), inputs), path)
+    check_parity(ExportedGraph(Half(1e-4), ("latent",), inputs), path, frames(4))  # on white frames it is all there is
+    with pytest.raises(ExportError, match="latent differs from torch by "):
+        check_parity(ExportedGraph(Half(2e-3), ("latent",), inputs), path, frames(4))
+
+
 def test_a_graph_that_answers_nan_is_refused(exported: Exported) -> None:
     graph, path = graph_of(exported, "scorer"), exported.folder / "scorer" / "autoencoder.onnx"
 

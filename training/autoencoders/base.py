@@ -57,6 +57,14 @@ class Autoencoder(nn.Module, ABC, Generic[Code]):
         super().__init__()
         self.shape = shape
 
+    @classmethod
+    def suggest(cls) -> AutoencoderConfig:
+        """Return settings for small frames of one camera, where nobody has chosen any: the defaults, for most kinds.
+
+        Raises ValidationError where a kind without defaults suggests none.
+        """
+        return cls.Config.model_validate({})
+
     @property
     def latent_dim(self) -> int | None:
         """Length of the code, or None where the code is no vector."""

@@ -85,6 +85,11 @@ class Variational(Autoencoder[Tensor]):
         scale = torch.tensor(math.log(0.1))
         self.log_scale = nn.Parameter(scale, requires_grad=config.likelihood == "gaussian")
 
+    @classmethod
+    def suggest(cls) -> VariationalConfig:
+        """Return a convolutional network, whose variance sets the balance of its two terms."""
+        return VariationalConfig(widths=(16, 32, 64), likelihood="gaussian")
+
     @property
     def latent_dim(self) -> int:
         """Dimensions of z."""

@@ -39,6 +39,15 @@ def test_the_config_names_its_kind_and_describes_its_own_settings(kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_suggests_settings_that_can_be_built(kind: str) -> None:
+    suggested = kinds()[kind].suggest()
+    assert suggested.kind == kind
+    with torch.device("meta"):  # no memory, and no weights that are kept elsewhere
+        autoencoder = build(suggested.model_copy(update={"weights": "random"}), FrameShape(1, 64, 96))
+    assert isinstance(autoencoder, kinds()[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_frames_come_back_in_their_shape(kind: str, channels: int) -> None:
     autoencoder = made(kind, channels).eval()

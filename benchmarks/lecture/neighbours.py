@@ -182,8 +182,8 @@ def _anomalies(course: Course, section: Section, plan: Plan) -> None:
             Vq, course.trained(f"neighbours-vq-not-{digit}", material, _vq(plan, "gaussian"), plan.held_out_steps)
         )
         scores = scores_of(variational, quantised, material.test)
-        row: Row = {"never seen": str(digit)}
-        rows.append(row | {name: 100 * auroc(unseen, found.numpy()) for name, found in scores.items()})
+        figures = {name: 100 * auroc(unseen, found.numpy()) for name, found in scores.items()}
+        rows.append({"never seen": str(digit), **figures})
     section.table(f"A digit that was never seen among the {len(course.digits.test):,} test images, AUROC (%)", rows)
     section.say(
         f"{plan.held_out_steps:,} steps of {BATCH} images each. A digit that is made of usual strokes is reconstructed "

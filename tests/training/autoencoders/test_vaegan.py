@@ -119,7 +119,7 @@ def test_the_discriminators_slope_is_bounded() -> None:
     layers = [layer for layer in discriminator.modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)]
     assert len(layers) == 3
     for layer in layers:
-        assert float(torch.linalg.matrix_norm(layer.weight.flatten(1), 2)) == pytest.approx(1, abs=0.02)
+        assert float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)) == pytest.approx(1, abs=0.02)
 
 
 # -- the loss

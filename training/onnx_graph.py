@@ -85,10 +85,20 @@ def _name_axes(model: onnx.ModelProto, graph: ExportedGraph) -> None:
 
 def _strip(model: onnx.ModelProto) -> None:
     """Remove what the exporter notes beside the graph: stack traces, with the paths of this machine."""
-    inner = (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output)
-    for part in (model, *inner, *model.graph.initializer):
-        part.ClearField("doc_string")
-        part.ClearField("metadata_props")
+    for graph in _nested(model.graph):
+        inner = (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer)
+        for part in (model, *inner):
+            part.ClearField("doc_string")
+            part.ClearField("metadata_props")
+
+
+def _nested(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graph, and those inside its nodes, as the body of a Loop is."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _nested(attribute.g)
 
 
 def round_to_half(module: nn.Module) -> None:
@@ -115,8 +125,9 @@ def _store_in_half(model: onnx.ModelProto) -> None:
             initializer.CopyFrom(numpy_helper.from_array(halves, initializer.name))
             casts.append(onnx.helper.make_node("Cast", [initializer.name], [f"{initializer.name}.float"], to=FLOAT))
     renamed = {cast.input[0]: cast.output[0] for cast in casts}
-    for node in model.graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
+    for graph in _nested(model.graph):
+        for node in graph.node:
+            node.input[:] = [renamed.get(name, name) for name in node.input]
     nodes = [*casts, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)

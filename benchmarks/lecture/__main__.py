@@ -17,6 +17,7 @@ from benchmarks.lecture.contractive import contractive
 from benchmarks.lecture.course import Course
 from benchmarks.lecture.denoising import denoising
 from benchmarks.lecture.gaussian import gaussian
+from benchmarks.lecture.neighbours import neighbours
 from benchmarks.lecture.page import QUICK_MARK, Section, write_page
 from benchmarks.lecture.variational import variational
 
@@ -27,6 +28,7 @@ PARTS: dict[str, tuple[str, Callable[[Course, Section], None]]] = {
     "variational": ("The variational autoencoder", variational),
     "gaussian": ("The multivariate Gaussian", gaussian),
     "compare": ("Which kind for my camera?", compare),
+    "neighbours": ("The neighbours: PixelCNN and GAN", neighbours),
 }
 
 

@@ -70,8 +70,22 @@ def test_the_code_has_the_stated_length(kind: str) -> None:
     frames = data(autoencoder, 3)
     with torch.no_grad():
         code = autoencoder.encode(frames)
-        assert code.shape == (3, autoencoder.latent_dim)
+        assert Task.ENCODE not in autoencoder.tasks or code.shape == (3, autoencoder.latent_dim)
         assert torch.equal(autoencoder.decode(code), autoencoder.reconstruct(frames))
+
+
+@pytest.mark.parametrize("kind", [name for name in KINDS if Task.SAMPLE in kinds()[name].tasks])
+def test_the_same_latents_make_the_same_samples(kind: str) -> None:
+    autoencoder = made(kind).eval()
+    assert autoencoder.latent_dim is not None
+    latents = torch.randn(3, autoencoder.latent_dim)
+    with torch.no_grad():
+        samples = autoencoder.sample(latents)
+        assert samples.shape == (3, 1, HEIGHT, WIDTH)
+        assert torch.equal(samples, autoencoder.sample(latents))
+        assert not torch.equal(samples, autoencoder.sample(-latents))
+    assert samples.min() >= 0
+    assert samples.max() <= 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,4 @@
-"""The variational autoencoder with an adversarial decoder (VAE-GAN, Larsen et al. 2016): samples that are less blurred.
+"""The variational autoencoder with an adversarial decoder (VAE-GAN, Larsen et al. 2016).
 
 A discriminator D learns to tell frames x from what the decoder makes of codes q(z|x) and of codes N(0, I), both called
 x'. The decoder learns to be taken for real, and reconstructions are also compared in D's features D_l, which look at

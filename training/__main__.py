@@ -28,6 +28,7 @@ examples:
   python -m training make walkway --data data               the three in a row
   python -m training calibrate models/walkway normal_frames --camera door --false-alarms-per-hour 1 --fps 2
   python -m training denoise-camera my_frames --out models/denoiser-mycam
+  python -m training compare my_frames --minutes 5          which kind suits the camera, beside what learns nothing
   python -m training noise photo.jpg --out noise.jpg        what each corruption does to a picture
 
 A recipe is a YAML file; the shipped ones are in training/configs/. Losses: tensorboard --logdir runs
@@ -186,6 +187,61 @@ def _camera_arguments(camera: argparse.ArgumentParser) -> None:
     camera.add_argument("--force", action="store_true", help="write the model even if it is no better")
 
 
+COMPARE = """\
+Which kind of autoencoder for this camera? Trains every kind that can score on the camera's own normal frames, sets
+each one's threshold for the same share of false alarms, and measures which synthetic anomalies it finds in frames that
+nothing was learnt from: foreign patches, blobs, regions out of focus or in other light, things that stand or pass.
+Beside them stand statistics that learn nothing, and it says so where an autoencoder loses to them.
+"""
+COMPARE_EXAMPLES = """\
+examples:
+  python -m training compare my_frames                      a subfolder a clip, or videos; two minutes a kind
+  python -m training compare door.mp4 --every 5 --minutes 10
+  python -m training compare my_frames --kinds plain variational --steps 500
+
+Half of the clips are learnt from, a quarter sets the thresholds, on a quarter is measured; fewer than four clips are
+cut in time. The same command again trains nothing anew; after Ctrl-C it goes on. --out has the table (compare.md), the
+picture (compare.png), and a model folder of each kind that can be served as it is.
+"""
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from training.compare.command import compare  # noqa: PLC0415
+    from training.compare.order import Order  # noqa: PLC0415
+
+    fields = {key: value for key, value in vars(arguments).items() if key != "command"}
+    fields["kinds"] = tuple(arguments.kinds)
+    fields["out"] = arguments.out or Path("runs") / f"compare-{arguments.frames.resolve().stem}"
+    try:
+        for message in compare(Order(**fields)):
+            print(message, flush=True)
+    except SystemExit as stop:  # as in _train
+        print("\nstopped and saved; the same command goes on", file=sys.stderr)
+        raise SystemExit(CTRL_C) from stop
+
+
+def _compare_arguments(compare: argparse.ArgumentParser) -> None:
+    compare.description, compare.epilog = COMPARE, COMPARE_EXAMPLES
+    compare.formatter_class = argparse.RawDescriptionHelpFormatter
+    compare.add_argument("frames", type=Path,
+                         help="normal frames: folder (subfolders are clips), video or ARCHIVE.npz:KEY")  # fmt: skip
+    compare.add_argument("--out", type=Path, metavar="DIR",
+                         help="keeps runs, models, table and picture (default: runs/compare-FRAMES)")  # fmt: skip
+    compare.add_argument("--kinds", nargs="+", default=[], metavar="KIND", help="only these kinds (default: all)")
+    budget = compare.add_mutually_exclusive_group()
+    budget.add_argument("--minutes", type=float, default=2.0, metavar="M",
+                        help="train each kind for about so long, on an idle machine (default: 2)")  # fmt: skip
+    budget.add_argument("--steps", type=_at_least(1), metavar="N",
+                        help="train each kind for so many steps of 16 frames, instead of minutes")  # fmt: skip
+    compare.add_argument("--false-alarm-rate", type=float, default=0.01, metavar="R",
+                         help="share of normal frames that may alarm (default: 0.01)")  # fmt: skip
+    compare.add_argument("--every", type=_at_least(1), default=1, metavar="N",
+                         help="take every N-th frame of each clip (default: 1)")  # fmt: skip
+    compare.add_argument("--pixels", type=_at_least(1024), default=6144, metavar="N",
+                         help="scale frames to about so many pixels (default: 6144, as 96 x 64)")  # fmt: skip
+    compare.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="of all random draws (default: 0)")
+
+
 def _noise(arguments: argparse.Namespace) -> None:
     from runtime.images import ImageFormat, encode, read  # noqa: PLC0415
     from training.noise_sheet import noise_sheet  # noqa: PLC0415
@@ -223,7 +279,7 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=run)
-        if name not in {"kinds", "calibrate", "denoise-camera", "noise"}:
+        if name not in {"kinds", "calibrate", "denoise-camera", "compare", "noise"}:
             sub.add_argument("--data", type=Path, default=Path("data"), metavar="DIR",
                              help="where the recipe's sources are (default: data; see docs/data.md)")  # fmt: skip
         return sub
@@ -247,6 +303,7 @@ def _parser() -> argparse.ArgumentParser:
     calibrate = command("calibrate", _calibrate, "set a model's threshold on a camera's normal frames")
     _calibrate_arguments(calibrate)
     _camera_arguments(command("denoise-camera", _denoise_camera, "fine-tune a denoiser to one camera's own noise"))
+    _compare_arguments(command("compare", _compare, "find the kind of autoencoder that suits a camera"))
     _noise_arguments(command("noise", _noise, "draw what each corruption does to a picture"))
     for sub in (train, make):
         sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",

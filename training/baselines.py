@@ -56,6 +56,9 @@ class MotionStatistic:
     score: Callable[[Grey, Scores], Scores]
     """(clip [n, h, w], mean normal frame [h, w]) -> [n]."""
 
+    time: int
+    """Frames in a row that the score of the last of them looks at; a clip must have as many."""
+
 
 def _mean_frame_difference(clip: Grey, mean: Scores) -> Scores:
     return np.asarray(np.abs(clip.astype(np.float64) - mean).mean(axis=(1, 2)))
@@ -97,8 +100,8 @@ def _blocks(maps: npt.NDArray[np.floating], side: int) -> npt.NDArray[np.floatin
 
 
 MOTION_STATISTICS = (
-    MotionStatistic("mean-frame difference", _mean_frame_difference),
-    MotionStatistic("frame difference", _frame_difference),
-    MotionStatistic("motion by gradient", _motion_by_gradient),
-    MotionStatistic("optical flow (DIS)", _optical_flow),
+    MotionStatistic("mean-frame difference", _mean_frame_difference, 1),
+    MotionStatistic("frame difference", _frame_difference, 2),
+    MotionStatistic("motion by gradient", _motion_by_gradient, 2),
+    MotionStatistic("optical flow (DIS)", _optical_flow, 3),
 )

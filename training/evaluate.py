@@ -28,7 +28,7 @@ TUNING_IMAGES = 8  # on which a filter's best setting is found: test images, in 
 BOOTSTRAPS = 1000
 PSNR_OF_EQUALS = 100.0  # dB
 MEAN_FRAME_STRIDE = 5  # the mean frame is the mean of every fifth
-SHORTEST_CLIP = 3  # frames, for optical flow
+SHORTEST_CLIP = max(statistic.time for statistic in MOTION_STATISTICS)  # frames
 
 Scores = npt.NDArray[np.float64]
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from runtime.manifest import Task
 from training.autoencoders.base import Autoencoder, ClipAutoencoder, Denoiser
 from training.config import ScoreConfig
 from training.gaussian import LatentGaussian
@@ -43,19 +44,22 @@ class AutoencoderGraph(nn.Module):
     def outputs(self) -> tuple[str, ...]:
         """Names of what forward returns."""
         scored = ("anomaly_map", "anomaly_score") if self.score else ()
-        latent = ("latent",) if self.autoencoder.latent_dim is not None else ()
+        latent = ("latent",) if self._encodes else ()
         return ("reconstruction", *scored, *latent)
+
+    @property
+    def _encodes(self) -> bool:
+        return Task.ENCODE in self.autoencoder.tasks
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:
         """Run on uint8 [B, H, W, C]."""
         unit = to_unit(frames)
         code = self.autoencoder.encode(unit)
         reconstruction = self.autoencoder.decode(code)
-        latent = (code,) if self.autoencoder.latent_dim is not None else ()
+        latent = (code,) if self._encodes else ()
         if self.score is None:
             return to_levels(reconstruction), *latent
-        own = self.autoencoder.anomaly_map(code)
-        anomaly_map = error_map(unit, reconstruction, self.score) if own is None else own
+        anomaly_map = self.autoencoder.anomaly_map(code, error_map(unit, reconstruction, self.score))
         score = pool(anomaly_map, self.score.top_share) if self.gaussian is None else self.gaussian(code)
         return to_levels(reconstruction), anomaly_map, score, *latent
 
@@ -105,13 +109,13 @@ class GeneratorGraph(nn.Module):
 
     outputs = ("samples",)
 
-    def __init__(self, autoencoder: Autoencoder[Tensor]) -> None:
+    def __init__(self, autoencoder: Autoencoder[Any]) -> None:
         super().__init__()
         self.autoencoder = autoencoder
 
     def forward(self, latent: Tensor) -> tuple[Tensor]:
         """Float [n, latent_dim] -> uint8 [n, H, W, C]."""
-        return (to_levels(self.autoencoder.decode(latent)),)
+        return (to_levels(self.autoencoder.sample(latent)),)
 
 
 class DenoiserGraph(nn.Module):

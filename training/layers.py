@@ -38,31 +38,45 @@ def _sizes(length: int, halvings: int) -> int:
     return -(-length // (1 << halvings))
 
 
-def convolutional_encoder(shape: tuple[int, int, int], widths: Sequence[int], outputs: int) -> nn.Sequential:
-    """[B, C, H, W] -> [B, outputs]: one convolution of stride 2 for each width, then a linear layer."""
-    channels, height, width = shape
+def grid_shape(shape: tuple[int, int, int], widths: Sequence[int]) -> tuple[int, int, int]:
+    """Return (channels, rows, columns) of what is left of frames (C, H, W) after one halving for each width."""
+    return widths[-1], _sizes(shape[1], len(widths)), _sizes(shape[2], len(widths))
+
+
+def halvings(channels: int, widths: Sequence[int]) -> list[nn.Module]:
+    """[B, channels, H, W] -> [B, widths[-1], rows, columns]: one convolution of stride 2 for each width."""
     layers: list[nn.Module] = []
     for inputs, features in itertools.pairwise((channels, *widths)):
         layers += [nn.Conv2d(inputs, features, 3, stride=2, padding=1), nn.BatchNorm2d(features), nn.SiLU()]
-    cells = widths[-1] * _sizes(height, len(widths)) * _sizes(width, len(widths))
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(cells, outputs))
+    return layers
+
+
+def doublings(channels: int, widths: Sequence[int]) -> list[nn.Module]:
+    """[B, widths[-1], rows, columns] -> [B, channels, H, W], rounded up: the way back, doubling for each width."""
+    layers: list[nn.Module] = []
+    for inputs, features in itertools.pairwise(reversed(widths)):
+        # Nearest neighbours and a convolution: a transposed convolution leaves a checkerboard.
+        layers += [nn.Upsample(scale_factor=2), nn.Conv2d(inputs, features, 3, padding=1)]
+        layers += [nn.BatchNorm2d(features), nn.SiLU()]
+    # The last doubling shuffles channels into pixels: features at full size would cost more than all the rest.
+    return [*layers, nn.Conv2d(widths[0], channels * 4, 3, padding=1), nn.PixelShuffle(2)]
+
+
+def convolutional_encoder(shape: tuple[int, int, int], widths: Sequence[int], outputs: int) -> nn.Sequential:
+    """[B, C, H, W] -> [B, outputs]: halvings, then a linear layer."""
+    cells = math.prod(grid_shape(shape, widths))
+    return nn.Sequential(*halvings(shape[0], widths), nn.Flatten(), nn.Linear(cells, outputs))
 
 
 class ConvolutionalDecoder(nn.Module):
-    """[B, latent_dim] -> [B, C, H, W] logits: the way back, doubling the size for each width."""
+    """[B, latent_dim] -> [B, C, H, W] logits: a linear layer, then doublings."""
 
     def __init__(self, shape: tuple[int, int, int], widths: Sequence[int], latent_dim: int) -> None:
         super().__init__()
         channels, self.height, self.width = shape
-        seed = (widths[-1], _sizes(self.height, len(widths)), _sizes(self.width, len(widths)))
-        layers: list[nn.Module] = [nn.Linear(latent_dim, math.prod(seed)), Unflatten(seed)]
-        for inputs, features in itertools.pairwise(reversed(widths)):
-            # Nearest neighbours and a convolution: a transposed convolution leaves a checkerboard.
-            layers += [nn.Upsample(scale_factor=2), nn.Conv2d(inputs, features, 3, padding=1)]
-            layers += [nn.BatchNorm2d(features), nn.SiLU()]
-        # The last doubling shuffles channels into pixels: features at full size would cost more than all the rest.
-        layers += [nn.Conv2d(widths[0], channels * 4, 3, padding=1), nn.PixelShuffle(2)]
-        self.body = nn.Sequential(*layers)
+        seed = grid_shape(shape, widths)
+        start = nn.Linear(latent_dim, math.prod(seed)), Unflatten(seed)
+        self.body = nn.Sequential(*start, *doublings(channels, widths))
 
     def forward(self, latent: Tensor) -> Tensor:
         """Decode, and cut what the halvings had rounded up."""
@@ -73,6 +87,17 @@ class ConvolutionalDecoder(nn.Module):
 def squared_error(frames: Tensor, reconstruction: Tensor) -> Tensor:
     """Return the squared error of a frame, summed over its pixels, in the mean over the batch."""
     return (reconstruction - frames).square().flatten(1).sum(1).mean()
+
+
+def bernoulli_log_prob(frames: Tensor, logits: Tensor) -> Tensor:
+    """Return log p(x) of frames [B, C, H, W] in nats, [B]; grey levels count as probabilities of white."""
+    return -F.binary_cross_entropy_with_logits(logits, frames, reduction="none").flatten(1).sum(1)
+
+
+def gaussian_log_prob(frames: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """Return log N(x; mean, scale^2) of frames [B, C, H, W] in nats, [B]; one scale for all pixels."""
+    apart = ((frames - mean) / log_scale.exp()).square()
+    return -0.5 * (apart + 2 * log_scale + math.log(2 * math.pi)).flatten(1).sum(1)
 
 
 def rademacher(like: Tensor) -> Tensor:

@@ -47,6 +47,7 @@ def draw(model: Model, folder: Path, frames: Frames, seed: int) -> None:
         latents = rng.standard_normal((32, model.manifest.latent_dim)).astype(np.float32)
         samples = list(model.generate(latents))
         _write(folder / "samples.jpg", [samples[i : i + 8] for i in range(0, 32, 8)])
+    if {Task.SAMPLE, Task.ENCODE} <= set(tasks):
         _write(folder / "interpolations.jpg", [_interpolated(model, chosen[i], chosen[i + 1]) for i in (0, 2)])
 
 

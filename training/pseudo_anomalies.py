@@ -202,6 +202,11 @@ def _cutout(thing: Thing, donor: Grey, scene: Scene, base: int, rng: np.random.G
     tall = scene.person_height(base)
     if thing is Thing.PERSON:
         return _cut_person(donor, scene, base, rng)
+    return draw_thing(thing, tall, base, rng)
+
+
+def draw_thing(thing: Thing, tall: float, base: int, rng: np.random.Generator) -> Cutout:
+    """Draw a bag or a cart that stands on row `base`, as large as it is beside people `tall` pixels high."""
     canvas = _draw_bag(tall, rng) if thing is Thing.BAG else _draw_cart(tall, rng)
     return canvas.cutout(base, rng)
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.lecture.bottleneck import bottleneck
+from benchmarks.lecture.compare import compare
 from benchmarks.lecture.contractive import contractive
 from benchmarks.lecture.course import Course
 from benchmarks.lecture.denoising import denoising
 from benchmarks.lecture.gaussian import gaussian
+from benchmarks.lecture.neighbours import neighbours
 from benchmarks.lecture.page import QUICK_MARK, Section, write_page
 from benchmarks.lecture.variational import variational
 
@@ -25,6 +27,8 @@ PARTS: dict[str, tuple[str, Callable[[Course, Section], None]]] = {
     "denoising": ("Denoising as feature extraction", denoising),
     "variational": ("The variational autoencoder", variational),
     "gaussian": ("The multivariate Gaussian", gaussian),
+    "compare": ("Which kind for my camera?", compare),
+    "neighbours": ("The neighbours: PixelCNN and GAN", neighbours),
 }
 
 

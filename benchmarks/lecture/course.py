@@ -1,7 +1,5 @@
 """What the parts of the lecture share: pictures to learn from, and models that are trained once and kept."""
 
-import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,15 +12,14 @@ import torch
 from torch import Tensor
 
 from training.autoencoders.base import Autoencoder
-from training.checkpoints import newest_checkpoint
-from training.config import Recipe, parse_recipe
+from training.config import parse_recipe
 from training.data import DataConfig, Frames, Split, load, split
 from training.graph import to_unit
-from training.trainer import load_run, train
+from training.runs import finish
+from training.trainer import load_run
 
 SEED = 0
 BATCH = 100
-COST_FILE = "cost.json"
 
 Labels = npt.NDArray[np.integer[Any]]
 
@@ -119,24 +116,8 @@ class Course:
             name,
         )  # fmt: skip
         run = self.folder / "models" / name
-        _finish(recipe, material.split, run)
-        cost = json.loads((run / COST_FILE).read_text(encoding="utf-8"))
-        return Trained(load_run(run)[1], cost["cpu_seconds"] / 60)
-
-
-def _finish(recipe: Recipe, parts: Split, run: Path) -> None:
-    """Train up to the last step, and add the processor's time to what earlier attempts took."""
-    _, steps = newest_checkpoint(run, recipe)
-    cost = run / COST_FILE
-    before = json.loads(cost.read_text(encoding="utf-8"))["cpu_seconds"] if cost.is_file() else 0.0
-    if steps >= recipe.train.steps and cost.is_file():
-        return
-    start = time.process_time()
-    try:
-        train(recipe, parts, run, resume=True)
-    finally:  # also where Ctrl-C ends it
-        run.mkdir(parents=True, exist_ok=True)
-        cost.write_text(json.dumps({"cpu_seconds": before + time.process_time() - start}) + "\n", encoding="utf-8")
+        seconds = finish(recipe, material.split, run)
+        return Trained(load_run(run)[1], seconds / 60)
 
 
 def as_tensor(frames: Frames) -> Tensor:

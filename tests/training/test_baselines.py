@@ -42,6 +42,7 @@ def test_a_statistic_scores_every_frame_and_motion_above_rest(statistic: MotionS
     assert np.isfinite(scores).all()
     assert scores[-1] > still[-1] + 1e-3
     assert still.max() == pytest.approx(0, abs=0.05)
+    assert statistic.score(moving[-statistic.time :], mean)[-1] == pytest.approx(scores[-1]), "it looks no further back"
 
 
 def test_the_differences_are_mean_absolute_ones() -> None:

@@ -51,7 +51,7 @@ def test_kinds_lists_every_kind_with_its_settings_and_tasks(capsys: pytest.Captu
     assert main(["kinds"]) == 0
     shown = capsys.readouterr().out
     for name, kind in kinds().items():
-        assert re.search(rf"^{name}: The .*{name} autoencoder", shown, re.MULTILINE), name
+        assert re.search(rf"^{name}: The .*autoencoder", shown, re.MULTILINE), name
         for setting in kind.Config.model_fields.keys() - {"kind"}:
             assert f"    {setting} = " in shown
     assert "tasks: encode, reconstruct, sample, score" in shown
@@ -59,7 +59,18 @@ def test_kinds_lists_every_kind_with_its_settings_and_tasks(capsys: pytest.Captu
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["train"], ["export"], ["evaluate"], ["make"], ["kinds"], ["calibrate"], ["noise"], ["denoise-camera"]],
+    [
+        [],
+        ["train"],
+        ["export"],
+        ["evaluate"],
+        ["make"],
+        ["kinds"],
+        ["calibrate"],
+        ["noise"],
+        ["denoise-camera"],
+        ["compare"],
+    ],
 )
 def test_every_command_and_option_has_a_help_text(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

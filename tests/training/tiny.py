@@ -24,7 +24,9 @@ KINDS: Mapping[str, dict[str, Any]] = {
     "feature": {"weights": "random", "bottleneck": 0.2},
     "plain": {"latent_dim": 8},
     "spatiotemporal": {"widths": [4, 8], "latent_dim": 8, "shrink": 1, "clip": 2, "flow_step": 1, "cell": 4},
+    "vaegan": {"widths": [4, 8], "latent_dim": 4},
     "variational": {"hidden_sizes": [24], "latent_dim": 4},
+    "vq": {"widths": [4, 8], "codes": 8, "code_dim": 4, "prior_width": 8, "prior_layers": 2},
 }
 
 

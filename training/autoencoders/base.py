@@ -6,7 +6,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from runtime.manifest import Frozen, Noise, Task
 
 Code = TypeVar("Code")
-"""What encode returns: a Tensor [B, latent_dim], or the feature pyramid of a U-Net."""
+"""What encode returns: a Tensor [B, latent_dim], the feature pyramid of a U-Net, a grid of indices."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,17 @@ class Autoencoder(nn.Module, ABC, Generic[Code]):
         super().__init__()
         self.shape = shape
 
+    @classmethod
+    def suggest(cls) -> AutoencoderConfig:
+        """Return settings for small frames of one camera, where nobody has chosen any: the defaults, for most kinds.
+
+        Raises ValidationError where a kind without defaults suggests none.
+        """
+        return cls.Config.model_validate({})
+
     @property
     def latent_dim(self) -> int | None:
-        """Length of the code, or None where the code is no vector."""
+        """How many numbers a frame is encoded to, or a sample made from; None where neither is done."""
         return None
 
     @property
@@ -83,9 +91,13 @@ class Autoencoder(nn.Module, ABC, Generic[Code]):
         """Return decode(encode(frames))."""
         return self.decode(self.encode(frames))
 
-    def anomaly_map(self, code: Code) -> Tensor | None:  # noqa: ARG002 - for the kinds
-        """Return a map [B, H, W] of the kind's own, the larger the less normal; None: pixels are compared."""
-        return None
+    def sample(self, latent: Tensor) -> Tensor:
+        """Return frames [B, C, H, W] in 0..1 made from latents [B, latent_dim] ~ N(0, I); most kinds decode them."""
+        return self.decode(cast("Code", latent))
+
+    def anomaly_map(self, code: Code, error: Tensor) -> Tensor:  # noqa: ARG002 - for the kinds
+        """Return a map [B, H, W], the larger the less normal: `error`, that of the pixels, or one of the kind's own."""
+        return error
 
     def pretrain(self, batches: Callable[[], Iterable[Tensor]]) -> None:
         """Set the weights before the training proper; most kinds do nothing. `batches()` yields float frames."""

@@ -91,13 +91,14 @@ class Feature(Autoencoder[Components]):
         painted = torch.sigmoid(F.pixel_shuffle(self.painter(held), PAINTED))
         return painted[:, :, : self.shape.fixed[1], : self.shape.fixed[2]]
 
-    def anomaly_map(self, code: Components) -> Tensor:
+    def anomaly_map(self, code: Components, error: Tensor) -> Tensor:  # noqa: ARG002 - of the features alone
         """Return [B, H, W]: the mean error of all strides, in spreads of normal frames."""
         height, width = self.shape.fixed[1:]
         size = height + self.padding[3], width + self.padding[1]
         residuals = [c[:, kept:] for c, kept in zip(code, self.kept, strict=True)]
-        errors = [level.standardise(level.error(r)) for level, r in zip(self.levels, residuals, strict=True)]
-        large = [F.interpolate(error[:, None], size, mode="bilinear") for error in errors]
+        levels = zip(self.levels, residuals, strict=True)
+        errors = [level.standardise(level.error(residual))[:, None] for level, residual in levels]
+        large = [F.interpolate(each, size, mode="bilinear") for each in errors]
         return torch.cat(large, 1).mean(1)[:, :height, :width]
 
     def loss(self, frames: Tensor) -> Losses:

@@ -9,13 +9,19 @@ import math
 from typing import Literal, Self
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from runtime.manifest import Task
 from training.autoencoders.base import Autoencoder, AutoencoderConfig, FrameShape, Losses, register
-from training.layers import ConvolutionalDecoder, Dense, Unflatten, convolutional_encoder
+from training.layers import (
+    ConvolutionalDecoder,
+    Dense,
+    Unflatten,
+    bernoulli_log_prob,
+    convolutional_encoder,
+    gaussian_log_prob,
+)
 
 
 class VariationalConfig(AutoencoderConfig):
@@ -85,6 +91,11 @@ class Variational(Autoencoder[Tensor]):
         scale = torch.tensor(math.log(0.1))
         self.log_scale = nn.Parameter(scale, requires_grad=config.likelihood == "gaussian")
 
+    @classmethod
+    def suggest(cls) -> VariationalConfig:
+        """Return a convolutional network, whose variance sets the balance of its two terms."""
+        return VariationalConfig(widths=(16, 32, 64), likelihood="gaussian")
+
     @property
     def latent_dim(self) -> int:
         """Dimensions of z."""
@@ -107,9 +118,8 @@ class Variational(Autoencoder[Tensor]):
         """Return log p(x|z) in nats, [B]; with the Bernoulli likelihood grey levels count as probabilities."""
         logits = self.decoder(code)
         if self.config.likelihood == "bernoulli":
-            return -F.binary_cross_entropy_with_logits(logits, frames, reduction="none").flatten(1).sum(1)
-        apart = ((frames - torch.sigmoid(logits)) / self.log_scale.exp()).square()
-        return -0.5 * (apart + 2 * self.log_scale + math.log(2 * math.pi)).flatten(1).sum(1)
+            return bernoulli_log_prob(frames, logits)
+        return gaussian_log_prob(frames, torch.sigmoid(logits), self.log_scale)
 
     def loss(self, frames: Tensor) -> Losses:
         """Negative evidence lower bound, or importance-weighted bound, in nats a frame."""

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.lecture import course as lecture
 from benchmarks.lecture.course import Course
+from training import runs
 from training.errors import RunError
 
 PLAIN = {"kind": "plain", "latent_dim": 3}
@@ -21,7 +21,7 @@ def test_a_model_is_trained_once_and_kept(course: Course, monkeypatch: pytest.Mo
     first = course.trained("plain-0.5", course.digits, PLAIN, 12)
     assert first.minutes > 0
     assert not first.autoencoder.training
-    monkeypatch.setattr(lecture, "train", refuse)
+    monkeypatch.setattr(runs, "train", refuse)
     again = course.trained("plain-0.5", course.digits, PLAIN, 12)
     assert again.minutes == first.minutes
     frames = course.digits.test[:4]

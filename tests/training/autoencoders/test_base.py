@@ -133,7 +133,7 @@ def test_a_name_is_registered_once() -> None:
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("convolutionl", "did you mean 'convolutional'?"), ("vae", "there are contractive, convolutional, deep")],
+    [("convolutionl", "did you mean 'convolutional'?"), ("pixels", "there are contractive, convolutional, deep")],
 )
 def test_an_unknown_kind_names_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(ValueError, match=f"no autoencoder kind '{name}'; ") as caught:

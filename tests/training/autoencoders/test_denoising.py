@@ -110,8 +110,14 @@ def test_all_orientations_together_prefer_none() -> None:
 
 
 def test_training_takes_one_orientation(monkeypatch: pytest.MonkeyPatch) -> None:
-    denoiser, passes = made(orientations=3), []
-    monkeypatch.setattr(denoiser, "encode", lambda frames: passes.append(frames) or Denoising.encode(denoiser, frames))
+    denoiser = made(orientations=3)
+    encode, passes = denoiser.encode, list[Tensor]()
+
+    def spy(frames: Tensor) -> list[Tensor]:
+        passes.append(frames)
+        return encode(frames)
+
+    monkeypatch.setattr(denoiser, "encode", spy)
     for training, expected in ((True, 1), (False, 3)):
         passes.clear()
         denoise(denoiser.train(training), torch.rand(1, 1, 16, 16), 25)

@@ -47,7 +47,7 @@ def fitted() -> Feature:
 
 def maps(autoencoder: Feature, frames: Tensor) -> Tensor:
     with torch.no_grad():
-        return autoencoder.anomaly_map(autoencoder.encode(frames))
+        return autoencoder.anomaly_map(autoencoder.encode(frames), torch.full((1,), torch.nan))
 
 
 def test_a_map_is_as_large_as_its_frame(fitted: Feature) -> None:

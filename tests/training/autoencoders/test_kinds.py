@@ -39,6 +39,15 @@ def test_the_config_names_its_kind_and_describes_its_own_settings(kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_suggests_settings_that_can_be_built(kind: str) -> None:
+    suggested = kinds()[kind].suggest()
+    assert suggested.kind == kind
+    with torch.device("meta"):  # no memory, and no weights that are kept elsewhere
+        autoencoder = build(suggested.model_copy(update={"weights": "random"}), FrameShape(1, 64, 96))
+    assert isinstance(autoencoder, kinds()[kind])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_frames_come_back_in_their_shape(kind: str, channels: int) -> None:
     autoencoder = made(kind, channels).eval()
@@ -61,8 +70,22 @@ def test_the_code_has_the_stated_length(kind: str) -> None:
     frames = data(autoencoder, 3)
     with torch.no_grad():
         code = autoencoder.encode(frames)
-        assert code.shape == (3, autoencoder.latent_dim)
+        assert Task.ENCODE not in autoencoder.tasks or code.shape == (3, autoencoder.latent_dim)
         assert torch.equal(autoencoder.decode(code), autoencoder.reconstruct(frames))
+
+
+@pytest.mark.parametrize("kind", [name for name in KINDS if Task.SAMPLE in kinds()[name].tasks])
+def test_the_same_latents_make_the_same_samples(kind: str) -> None:
+    autoencoder = made(kind).eval()
+    assert autoencoder.latent_dim is not None
+    latents = torch.randn(3, autoencoder.latent_dim)
+    with torch.no_grad():
+        samples = autoencoder.sample(latents)
+        assert samples.shape == (3, 1, HEIGHT, WIDTH)
+        assert torch.equal(samples, autoencoder.sample(latents))
+        assert not torch.equal(samples, autoencoder.sample(-latents))
+    assert samples.min() >= 0
+    assert samples.max() <= 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

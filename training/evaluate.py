@@ -246,6 +246,12 @@ def auroc(labels: npt.NDArray[np.bool_], scores: npt.NDArray[np.floating]) -> fl
     return float(above / (anomalous * (len(labels) - anomalous)))
 
 
+def separation(normal: Scores, anomalous: Scores) -> float:
+    """Return the AUROC of two samples of scores."""
+    labels = np.repeat([False, True], [len(normal), len(anomalous)])
+    return auroc(labels, np.concatenate([normal, anomalous]))
+
+
 def _frame_figures(
     labels: npt.NDArray[np.bool_], scores: Scores, clips: npt.NDArray[np.str_]
 ) -> dict[tuple[str, str], float]:

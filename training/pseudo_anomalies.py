@@ -4,7 +4,7 @@ They are what designs and settings are chosen by, so that nothing is chosen on t
 set lacks: things that do not move. Clips are grey, uint8 [n, h, w].
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -18,6 +18,7 @@ Mask = npt.NDArray[np.bool_]
 FOREGROUND_LEVELS = 22  # that a pixel differs from the background
 SMALLEST = 60  # pixels of a moving thing: less is a leaf or a shadow
 STANDING_FRAMES = 40  # a pixel that is covered this long in a row has somebody standing on it
+GRAIN = 1.5  # levels: what is drawn has a camera's noise too
 CONTRAST = 18  # levels between a thing and what it hides, in the mean: less is seen by nobody
 VISIBLE = 25  # pixels of a thing in a frame, for the frame to count as anomalous
 TRIES = 400
@@ -178,20 +179,31 @@ def _placed(thing: Thing, donor: Grey, scene: Scene, rng: np.random.Generator) -
 def _compose(
     clip: Grey, scene: Scene, cutout: Cutout, lefts: npt.NDArray[np.int_], rng: np.random.Generator
 ) -> Spoiled:
-    """Paste a thing into every frame at its own column; the part of it outside of the frame is cut."""
+    """Paste a thing into every frame at its own column; who walks nearer to the camera hides it."""
+    return paste(
+        clip, cutout, lefts, rng, lambda frame: [one.mask for one in scene.walkers(frame) if one.base > cutout.base]
+    )
+
+
+def paste(
+    clip: Grey, cutout: Cutout, lefts: npt.NDArray[np.int_], rng: np.random.Generator,
+    hiding: Callable[[Grey], Iterable[Mask]] = lambda _frame: (),
+) -> Spoiled:  # fmt: skip
+    """Paste a thing into every frame at its own column; the part of it outside of the frame is cut.
+
+    `hiding` tells what of a frame [h, w] stands before it.
+    """
     frames, masks = clip.copy(), np.zeros(clip.shape, bool)
     height, width = cutout.alpha.shape
-    base = cutout.base
     for index, left in enumerate(lefts.tolist()):
         first, last = max(0, -left), min(width, clip.shape[2] - left)
         if first >= last:
             continue
-        place = np.s_[base - height : base, left + first : left + last]
+        place = np.s_[cutout.base - height : cutout.base, left + first : left + last]
         alpha = cutout.alpha[:, first:last].copy()
-        for walker in scene.walkers(clip[index]):
-            if walker.base > base:  # nearer to the camera
-                alpha[walker.mask[place]] = 0
-        noisy = cutout.pixels[:, first:last] + rng.normal(0, 1.5, alpha.shape)
+        for mask in hiding(clip[index]):
+            alpha[mask[place]] = 0
+        noisy = cutout.pixels[:, first:last] + rng.normal(0, GRAIN, alpha.shape)
         mixed = alpha * noisy + (1 - alpha) * clip[index][place]
         frames[index][place] = np.rint(mixed.clip(0, 255)).astype(np.uint8)
         masks[index][place] = alpha > 0.5

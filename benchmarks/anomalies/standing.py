@@ -11,7 +11,7 @@ from benchmarks.anomalies.scorer import Scorer, Scores, full_clips
 from benchmarks.musts import Must, Side
 from training.card import Row
 from training.data import Frames
-from training.evaluate import auroc
+from training.evaluate import separation
 from training.pseudo_anomalies import Grey, Scene, Thing, leave_standing
 
 SEED = 0
@@ -57,10 +57,5 @@ def _spoiled(footage: Footage, scene: Scene, thing: Thing) -> Iterator[Grey]:
 
 
 def _row(scorer: Scorer, before: Scores, after: dict[Thing, Scores]) -> Row:
-    row: dict[str, str | float] = {"": scorer.name, ALL: 100 * _auroc(before, np.concatenate(list(after.values())))}
-    return row | {f"{thing} (AUROC, %)": 100 * _auroc(before, scores) for thing, scores in after.items()}
-
-
-def _auroc(normal: Scores, anomalous: Scores) -> float:
-    labels = np.repeat([False, True], [len(normal), len(anomalous)])
-    return auroc(labels, np.concatenate([normal, anomalous]))
+    row: dict[str, str | float] = {"": scorer.name, ALL: 100 * separation(before, np.concatenate(list(after.values())))}
+    return row | {f"{thing} (AUROC, %)": 100 * separation(before, scores) for thing, scores in after.items()}

@@ -90,3 +90,13 @@ def fit(autoencoder: Autoencoder[Any], data: Tensor, steps: int) -> list[float]:
         losses.append(float(loss.detach()))
     autoencoder.eval()
     return losses
+
+
+def taught(loss: Tensor, autoencoder: Autoencoder[Any]) -> set[str]:
+    """Return the parts of the network that a loss teaches."""
+    autoencoder.zero_grad()
+    loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+    return {
+        name.partition(".")[0] for name, weight in autoencoder.named_parameters()
+        if weight.grad is not None and weight.grad.any()
+    }  # fmt: skip

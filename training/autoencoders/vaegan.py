@@ -23,8 +23,8 @@ from torch.func import functional_call
 from torch.nn.utils.parametrizations import spectral_norm
 
 from runtime.manifest import Task
-from training.autoencoders.base import Autoencoder, AutoencoderConfig, FrameShape, Losses, register
-from training.autoencoders.variational import kl_divergence, reparameterise
+from training.autoencoders.base import AutoencoderConfig, FrameShape, Losses, register
+from training.autoencoders.variational import GaussianCode, kl_divergence, reparameterise
 from training.layers import (
     ConvolutionalDecoder,
     bernoulli_log_prob,
@@ -69,7 +69,7 @@ class Discriminator(nn.Module):
 
 
 @register
-class VaeGan(Autoencoder[Tensor]):
+class VaeGan(GaussianCode):
     """Convolutional, with a Bernoulli likelihood in which grey levels count as probabilities."""
 
     Config = VaeGanConfig
@@ -86,19 +86,6 @@ class VaeGan(Autoencoder[Tensor]):
     def latent_dim(self) -> int:
         """Dimensions of z."""
         return self.config.latent_dim
-
-    def posterior(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mu and log_var of q(z|x), [B, latent_dim] each."""
-        mu, log_var = self.encoder(frames).chunk(2, dim=1)
-        return mu, log_var.clamp(-12, 8)
-
-    def encode(self, frames: Tensor) -> Tensor:
-        """Return the mean of q(z|x), [B, latent_dim]."""
-        return self.posterior(frames)[0]
-
-    def decode(self, code: Tensor) -> Tensor:
-        """Return frames [B, C, H, W] from codes [B, latent_dim]."""
-        return torch.sigmoid(self.decoder(code))
 
     def loss(self, frames: Tensor) -> Losses:
         """Return what both players minimise, in nats a frame but for the two weights."""

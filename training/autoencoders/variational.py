@@ -13,18 +13,12 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from runtime.manifest import Task
-from training.autoencoders.base import Autoencoder, AutoencoderConfig, FrameShape, Losses, register
-from training.layers import (
-    ConvolutionalDecoder,
-    Dense,
-    Unflatten,
-    bernoulli_log_prob,
-    convolutional_encoder,
-    gaussian_log_prob,
-)
+from training.autoencoders.base import Autoencoder, FrameShape, Losses, register
+from training.layers import ConvolutionalDecoder, Dense, Unflatten, convolutional_encoder
+from training.likelihood import LikelihoodAutoencoder, LikelihoodConfig
 
 
-class VariationalConfig(AutoencoderConfig):
+class VariationalConfig(LikelihoodConfig):
     """Settings of the variational kind."""
 
     kind: Literal["variational"] = "variational"
@@ -32,8 +26,6 @@ class VariationalConfig(AutoencoderConfig):
     widths: tuple[int, ...] = Field((), description="channels of a convolutional network; each halves the size")
     latent_dim: int = Field(50, ge=1)
     beta: float = Field(1, gt=0, description="weight of the KL divergence (Higgins et al. 2017); 1 is the ELBO")
-    likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
-    binarise: bool = Field(default=False, description="learn black and white frames, drawn anew with grey as chance")
     importance_samples: int = Field(1, ge=1, description="k of the importance-weighted bound (Burda et al. 2016)")
 
     @model_validator(mode="after")
@@ -46,8 +38,6 @@ class VariationalConfig(AutoencoderConfig):
     def _one_objective(self) -> Self:
         if self.importance_samples > 1 and self.beta != 1:
             raise ValueError("the importance-weighted bound has no KL divergence to weigh: leave beta at 1")
-        if self.binarise and self.likelihood != "bernoulli":
-            raise ValueError("binarise makes frames black and white: the likelihood must be bernoulli")
         return self
 
 
@@ -66,40 +56,11 @@ def _log_mean(log_weights: Tensor) -> Tensor:
     return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
 
 
-@register
-class Variational(Autoencoder[Tensor]):
-    """Dense or convolutional; Bernoulli likelihood, or Gaussian with one learned variance (Rybkin et al. 2021)."""
+class GaussianCode(Autoencoder[Tensor]):
+    """An autoencoder whose encoder gives mu and log_var of q(z|x), side by side, and whose decoder gives logits."""
 
-    Config = VariationalConfig
-    tasks = frozenset({Task.RECONSTRUCT, Task.SCORE, Task.ENCODE, Task.SAMPLE})
-
-    def __init__(self, config: VariationalConfig, shape: FrameShape) -> None:
-        super().__init__(shape)
-        self.config = config
-        fixed, twice = shape.fixed, 2 * config.latent_dim
-        self.encoder: nn.Module
-        self.decoder: nn.Module  # latent -> logits of the mean
-        if config.widths:
-            self.encoder = convolutional_encoder(fixed, config.widths, twice)
-            self.decoder = ConvolutionalDecoder(fixed, config.widths, config.latent_dim)
-        else:
-            pixels = math.prod(fixed)
-            self.encoder = nn.Sequential(nn.Flatten(), Dense((pixels, *config.hidden_sizes, twice), nn.Tanh))
-            back = Dense((config.latent_dim, *reversed(config.hidden_sizes), pixels), nn.Tanh)
-            self.decoder = nn.Sequential(back, Unflatten(fixed))
-        # From a tenth of the range on: an optimiser takes thousands of steps to bring it down from 1.
-        scale = torch.tensor(math.log(0.1))
-        self.log_scale = nn.Parameter(scale, requires_grad=config.likelihood == "gaussian")
-
-    @classmethod
-    def suggest(cls) -> VariationalConfig:
-        """Return a convolutional network, whose variance sets the balance of its two terms."""
-        return VariationalConfig(widths=(16, 32, 64), likelihood="gaussian")
-
-    @property
-    def latent_dim(self) -> int:
-        """Dimensions of z."""
-        return self.config.latent_dim
+    encoder: nn.Module
+    decoder: nn.Module
 
     def posterior(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Return mu and log_var of q(z|x), [B, latent_dim] each."""
@@ -111,15 +72,45 @@ class Variational(Autoencoder[Tensor]):
         return self.posterior(frames)[0]
 
     def decode(self, code: Tensor) -> Tensor:
-        """Return the mean of p(x|z), [B, C, H, W]."""
+        """Return the mean of p(x|z), [B, latent_dim] -> [B, C, H, W]."""
         return torch.sigmoid(self.decoder(code))
 
+
+@register
+class Variational(GaussianCode, LikelihoodAutoencoder):
+    """Dense or convolutional; Bernoulli likelihood, or Gaussian with one learned variance (Rybkin et al. 2021)."""
+
+    Config = VariationalConfig
+    config: VariationalConfig
+    tasks = frozenset({Task.RECONSTRUCT, Task.SCORE, Task.ENCODE, Task.SAMPLE})
+
+    def __init__(self, config: VariationalConfig, shape: FrameShape) -> None:
+        super().__init__(shape)
+        self.config = config
+        fixed, twice = shape.fixed, 2 * config.latent_dim
+        if config.widths:
+            self.encoder = convolutional_encoder(fixed, config.widths, twice)
+            self.decoder = ConvolutionalDecoder(fixed, config.widths, config.latent_dim)
+        else:
+            pixels = math.prod(fixed)
+            self.encoder = nn.Sequential(nn.Flatten(), Dense((pixels, *config.hidden_sizes, twice), nn.Tanh))
+            back = Dense((config.latent_dim, *reversed(config.hidden_sizes), pixels), nn.Tanh)
+            self.decoder = nn.Sequential(back, Unflatten(fixed))
+        self._make_scale()
+
+    @classmethod
+    def suggest(cls) -> VariationalConfig:
+        """Return a convolutional network, whose variance sets the balance of its two terms."""
+        return VariationalConfig(widths=(16, 32, 64), likelihood="gaussian")
+
+    @property
+    def latent_dim(self) -> int:
+        """Dimensions of z."""
+        return self.config.latent_dim
+
     def log_prob(self, frames: Tensor, code: Tensor) -> Tensor:
-        """Return log p(x|z) in nats, [B]; with the Bernoulli likelihood grey levels count as probabilities."""
-        logits = self.decoder(code)
-        if self.config.likelihood == "bernoulli":
-            return bernoulli_log_prob(frames, logits)
-        return gaussian_log_prob(frames, torch.sigmoid(logits), self.log_scale)
+        """Return log p(x|z) in nats, [B]."""
+        return self._log_prob(frames, self.decoder(code))
 
     def loss(self, frames: Tensor) -> Losses:
         """Negative evidence lower bound, or importance-weighted bound, in nats a frame."""
@@ -131,10 +122,6 @@ class Variational(Autoencoder[Tensor]):
         log_prob = self.log_prob(frames, reparameterise(mu, log_var)).mean()
         kl = kl_divergence(mu, log_var).mean()
         return Losses(self.config.beta * kl - log_prob, {"negative_log_prob": -log_prob, "kl": kl})
-
-    def seen(self, frames: Tensor) -> Tensor:
-        """Return frames as the model learns them: themselves, or black and white ones drawn with grey as chance."""
-        return torch.bernoulli(frames) if self.config.binarise else frames
 
     def _log_weights(self, frames: Tensor, mu: Tensor, log_var: Tensor, samples: int) -> Tensor:
         """Return log p(x|z_i) p(z_i) / q(z_i|x) of draws z_i from q(z|x), [samples, B], in nats."""

@@ -16,15 +16,16 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from runtime.manifest import Task
-from training.autoencoders.base import Autoencoder, AutoencoderConfig, FrameShape, Losses, register
+from training.autoencoders.base import FrameShape, Losses, register
 from training.codebook import Codebook, straight_through
-from training.layers import bernoulli_log_prob, doublings, gaussian_log_prob, grid_shape, halvings, squared_error
+from training.layers import doublings, grid_shape, halvings, squared_error
+from training.likelihood import LikelihoodAutoencoder, LikelihoodConfig
 from training.pixelcnn import PixelCnn
 
 ANOMALY = "the prior's surprise at the codes, the pixels' error, or both as nats of one likelihood"
 
 
-class VqConfig(AutoencoderConfig):
+class VqConfig(LikelihoodConfig):
     """Settings of the vq kind."""
 
     kind: Literal["vq"] = "vq"
@@ -36,23 +37,21 @@ class VqConfig(AutoencoderConfig):
     prior_width: int = Field(32, ge=1, description="channels of the PixelCNN")
     prior_layers: int = Field(5, ge=1, description="of the PixelCNN; it looks back one cell more than it has layers")
     likelihood: Literal["bernoulli", "gaussian"] = "gaussian"
-    binarise: bool = Field(default=False, description="learn black and white frames, drawn anew with grey as chance")
     anomaly: Literal["likelihood", "error", "both"] = Field("likelihood", description=ANOMALY)
 
     @model_validator(mode="after")
-    def _likelihood_fits(self) -> Self:
-        if self.binarise and self.likelihood != "bernoulli":
-            raise ValueError("binarise makes frames black and white: the likelihood must be bernoulli")
+    def _anomaly_fits(self) -> Self:
         if self.anomaly == "both" and self.likelihood != "gaussian":
             raise ValueError("anomaly: both weighs the error by the learnt variance: the likelihood must be gaussian")
         return self
 
 
 @register
-class Vq(Autoencoder[Tensor]):
+class Vq(LikelihoodAutoencoder):
     """Convolutional; its code is a grid of indices [B, h, w], a latent is one normal number for each cell."""
 
     Config = VqConfig
+    config: VqConfig
     tasks = frozenset({Task.RECONSTRUCT, Task.SCORE, Task.SAMPLE})
 
     def __init__(self, config: VqConfig, shape: FrameShape) -> None:
@@ -66,8 +65,7 @@ class Vq(Autoencoder[Tensor]):
             nn.Conv2d(config.code_dim, width, 3, padding=1), *doublings(channels, config.widths)
         )
         self.prior = PixelCnn(config.codes, (self.grid[0], self.grid[1]), config.prior_width, config.prior_layers)
-        scale = torch.tensor(math.log(0.1))
-        self.log_scale = nn.Parameter(scale, requires_grad=config.likelihood == "gaussian")
+        self._make_scale()
 
     @property
     def latent_dim(self) -> int:
@@ -91,10 +89,6 @@ class Vq(Autoencoder[Tensor]):
         """Draw a grid from the prior and decode it: each number's share of the normal distribution chooses a code."""
         return self.decode(self.prior.draw(torch.special.ndtr(latent)))
 
-    def seen(self, frames: Tensor) -> Tensor:
-        """Return frames as the model learns them: themselves, or black and white ones drawn with grey as chance."""
-        return torch.bernoulli(frames) if self.config.binarise else frames
-
     def loss(self, frames: Tensor) -> Losses:
         """Return the negative log-likelihoods of pixels and codes and the commitment, in nats a frame."""
         frames = self.seen(frames)
@@ -111,10 +105,7 @@ class Vq(Autoencoder[Tensor]):
 
     def log_prob(self, frames: Tensor, vectors: Tensor) -> Tensor:
         """Return log p(x|e) in nats, [B]; `vectors` are the codes e [B, D, h, w]."""
-        logits = self._logits(vectors)
-        if self.config.likelihood == "bernoulli":
-            return bernoulli_log_prob(frames, logits)
-        return gaussian_log_prob(frames, torch.sigmoid(logits), self.log_scale)
+        return self._log_prob(frames, self._logits(vectors))
 
     def anomaly_map(self, code: Tensor, error: Tensor) -> Tensor:
         """Return [B, H, W]: the prior's surprise in nats a pixel, the pixels' error, or their sum in nats a pixel."""

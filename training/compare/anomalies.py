@@ -16,12 +16,11 @@ from tqdm import tqdm
 from training.compare.parts import full_windows
 from training.data import Frames
 from training.errors import DataError
-from training.pseudo_anomalies import CONTRAST, Cutout, Grey, Mask, Spoiled, Thing, draw_thing
+from training.pseudo_anomalies import CONTRAST, GRAIN, Cutout, Grey, Mask, Spoiled, Thing, draw_thing, paste
 
 PLACES = 120  # at the most, spread over the held-out frames
 TRIES = 20  # the most visible counts where none is visible enough
 FAINT = 6.0  # levels, in the mean, that a region out of focus differs by: what is flat does not change
-GRAIN = 1.5  # levels: what is drawn has a camera's noise too
 
 Alpha = npt.NDArray[np.float32]
 Draw = Callable[[Grey, Grey, np.random.Generator], Spoiled]
@@ -144,7 +143,7 @@ def _standing_thing(stretch: Grey, donor: Grey, rng: np.random.Generator) -> Spo
     """Leave a bag or a cart where it is all through the stretch."""
     cutout = _drawn(stretch, Thing.BAG if rng.random() < 0.5 else Thing.CART, rng)
     left = int(rng.integers(0, max(1, stretch.shape[2] - cutout.alpha.shape[1])))
-    return _paste(stretch, cutout, np.full(len(stretch), left), rng)
+    return paste(stretch, cutout, np.full(len(stretch), left), rng)
 
 
 def _passing_thing(stretch: Grey, donor: Grey, rng: np.random.Generator) -> Spoiled:  # noqa: ARG001
@@ -152,7 +151,7 @@ def _passing_thing(stretch: Grey, donor: Grey, rng: np.random.Generator) -> Spoi
     cutout = _drawn(stretch, Thing.CART, rng)
     last = int(rng.integers(0, max(1, stretch.shape[2] - cutout.alpha.shape[1])))
     speed = stretch.shape[2] * rng.uniform(0.03, 0.06) * rng.choice([-1, 1])
-    return _paste(stretch, cutout, np.rint(last - speed * np.arange(len(stretch))[::-1]).astype(int), rng)
+    return paste(stretch, cutout, np.rint(last - speed * np.arange(len(stretch))[::-1]).astype(int), rng)
 
 
 SORTS = (
@@ -190,20 +189,3 @@ def _drawn(stretch: Grey, thing: Thing, rng: np.random.Generator) -> Cutout:
     tall, wide = stretch.shape[1:]
     height = min(tall, wide / 2) * rng.uniform(0.15, 0.35)
     return draw_thing(thing, height, int(rng.integers(round(0.6 * tall), tall + 1)), rng)
-
-
-def _paste(stretch: Grey, cutout: Cutout, lefts: npt.NDArray[np.int_], rng: np.random.Generator) -> Spoiled:
-    """Paste a thing into every frame at its own column; what is outside of the frame is cut."""
-    frames, masks = stretch.copy(), np.zeros(stretch.shape, bool)
-    height, width = cutout.alpha.shape
-    pixels = _grainy(cutout.pixels, len(stretch), rng)
-    for index, left in enumerate(lefts.tolist()):
-        first, last = max(0, -left), min(width, stretch.shape[2] - left)
-        if first >= last:
-            continue
-        place = np.s_[cutout.base - height : cutout.base, left + first : left + last]
-        alpha = cutout.alpha[:, first:last]
-        mixed = alpha * pixels[index, :, first:last] + (1 - alpha) * frames[index][place]
-        frames[index][place] = np.rint(mixed.clip(0, 255)).astype(np.uint8)
-        masks[index][place] = alpha > 0.5
-    return Spoiled(frames, masks)

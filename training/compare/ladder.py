@@ -10,10 +10,10 @@ import numpy.typing as npt
 from runtime.conformal import BOOTSTRAPS, INTERVAL, BlockBootstrap, FalseAlarms, conformal_threshold
 from training.compare.anomalies import Anomalies, spoil
 from training.compare.candidates import LeftOut, check_kept, find_candidates, train_candidate
-from training.compare.detectors import Baseline, Detector, Exported, Scores, baselines
+from training.compare.detectors import Baseline, Detector, Exported, baselines
 from training.compare.order import Order
 from training.compare.parts import Parts, full_windows, too_short
-from training.evaluate import auroc
+from training.evaluate import separation
 
 
 @dataclass(frozen=True)
@@ -130,14 +130,9 @@ def _measure(detector: Detector, parts: Parts, anomalies: Anomalies, false_alarm
         caught=caught,
         interval=bootstrap_recall(caught, anomalies.clips),
         false_alarms=float((quiet > threshold).mean()),
-        auroc=_auroc(quiet, scores),
+        auroc=separation(quiet, scores),
         milliseconds=detector.milliseconds(parts.test),
     )
-
-
-def _auroc(normal: Scores, anomalous: Scores) -> float:
-    labels = np.repeat([False, True], [len(normal), len(anomalous)])
-    return auroc(labels, np.concatenate([normal, anomalous]))
 
 
 def bootstrap_recall(caught: npt.NDArray[np.bool_], clips: Sequence[int] | npt.NDArray[np.intp]) -> tuple[float, float]:

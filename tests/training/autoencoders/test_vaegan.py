@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from torch import Tensor
 
 from runtime.devices import Device
 from runtime.manifest import Task
 from runtime.model import Model
-from tests.training.tiny import HEIGHT, WIDTH, batch, draw, fit, parts, recipe
+from tests.training.tiny import HEIGHT, WIDTH, batch, draw, fit, parts, recipe, taught
 from training.autoencoders.base import build
 from training.autoencoders.vaegan import Discriminator, VaeGan
 from training.errors import ConfigError
@@ -25,16 +24,6 @@ def made(**settings: Any) -> VaeGan:  # noqa: ANN401
     autoencoder = build(chosen.autoencoder, chosen.shape)
     assert isinstance(autoencoder, VaeGan)
     return autoencoder
-
-
-def taught(loss: Tensor, autoencoder: VaeGan) -> set[str]:
-    """Return the parts of the network that a loss teaches."""
-    autoencoder.zero_grad()
-    loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
-    return {
-        name.partition(".")[0] for name, weight in autoencoder.named_parameters()
-        if weight.grad is not None and weight.grad.any()
-    }  # fmt: skip
 
 
 def step(part: torch.nn.Module, rate: float) -> None:

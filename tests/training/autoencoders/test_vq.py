@@ -8,14 +8,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from torch import Tensor
 from torch.distributions import Bernoulli, Normal
 
 from runtime.devices import Device
 from runtime.errors import InvalidInput
 from runtime.manifest import Task
 from runtime.model import Model
-from tests.training.tiny import HEIGHT, WIDTH, batch, draw, fit, parts, recipe
+from tests.training.tiny import HEIGHT, WIDTH, batch, draw, fit, parts, recipe, taught
 from training.autoencoders.base import build
 from training.autoencoders.vq import Vq
 from training.codebook import straight_through
@@ -39,24 +38,13 @@ def trained() -> Vq:
     return autoencoder
 
 
-def ones(loss: Tensor, autoencoder: Vq) -> set[str]:
-    """Return the parts of the network that a loss teaches."""
-    autoencoder.zero_grad()
-    loss.backward(retain_graph=True)  # type: ignore[no-untyped-call]
-    return {
-        name.partition(".")[0] for name, weight in autoencoder.named_parameters()
-        if weight.grad is not None and weight.grad.any()
-    }  # fmt: skip
-
-
 # -- the loss
 
 
 def test_every_term_teaches_its_own_part() -> None:
     autoencoder = made().eval()
     parts_of_loss = autoencoder.loss(batch(4)).parts
-    taught = {name: ones(part, autoencoder) for name, part in parts_of_loss.items()}
-    assert taught == {
+    assert {name: taught(part, autoencoder) for name, part in parts_of_loss.items()} == {
         "negative_log_prob": {"encoder", "decoder", "log_scale"},
         "commitment": {"encoder"},
         "code_surprise": {"prior"},

@@ -34,6 +34,29 @@ class Unflatten(nn.Module):
         return flat.reshape(-1, *self.shape)
 
 
+def convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    """3x3, of the same size, without a bias."""
+    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(x)))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(convolution(width, width), nn.ReLU(inplace=True), convolution(width, width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Keep the shape."""
+        residual: Tensor = self.body(features)
+        return features + residual
+
+    def silence(self) -> None:
+        """Add nothing, and be able to learn to."""
+        for weight in self.body[-1].parameters():
+            nn.init.zeros_(weight)
+
+
 def _sizes(length: int, halvings: int) -> int:
     return -(-length // (1 << halvings))
 

@@ -14,6 +14,7 @@ from runtime.manifest import Manifest, read_manifest
 from training.autoencoders.base import Autoencoder, build
 from training.config import Recipe, parse_recipe
 from training.errors import ConfigError, WeightsError
+from training.layers import ResidualBlock
 
 WRAPPERS = frozenset({"autoencoder", "denoiser"})
 """What the networks are called inside the exported graphs: the first part of an initializer's name."""
@@ -84,14 +85,18 @@ def fill(autoencoder: Autoencoder[Any], weights: Weights) -> list[str]:
 
 
 def grow(autoencoder: Autoencoder[Any], weights: Weights) -> None:
-    """Make a network that may be wider compute what the narrower one did whose weights are given (Chen et al. 2016).
+    """Make a network that may be wider and deeper compute what the smaller one did whose weights are given.
 
     Each weight fills the first rows and columns of its successor. What the new channels say to the old ones starts at
-    zero, so that nothing changes at first; what they hear keeps its random start, so that they can learn. Raises
-    WeightsError where a weight is missing or larger than its successor.
+    zero, so that nothing changes at first; what they hear keeps its random start, so that they can learn. A residual
+    block that the smaller network has not got adds nothing at first (Chen et al. 2016). Raises WeightsError where any
+    other weight is missing, or larger than its successor.
     """
+    new = _silence(autoencoder, weights)
     for prefix, module in autoencoder.named_modules():
         for name, successor in module.named_parameters(prefix, recurse=False):
+            if name in new:
+                continue
             weight = weights.get(name)
             if weight is None or not _contains(successor, weight):
                 found = "missing" if weight is None else f"{list(weight.shape)}"
@@ -101,6 +106,17 @@ def grow(autoencoder: Autoencoder[Any], weights: Weights) -> None:
             inputs = 0 if isinstance(module, nn.ConvTranspose2d) else 1
             with torch.no_grad():
                 _embed(successor, weight, inputs)
+
+
+def _silence(autoencoder: Autoencoder[Any], weights: Weights) -> set[str]:
+    """Silence the residual blocks of which there are no weights, and return the names of theirs."""
+    new: set[str] = set()
+    for prefix, module in autoencoder.named_modules():
+        names = {name for name, _ in module.named_parameters(prefix)}
+        if isinstance(module, ResidualBlock) and names.isdisjoint(weights):
+            module.silence()
+            new |= names
+    return new
 
 
 def _contains(successor: Tensor, weight: Tensor) -> bool:

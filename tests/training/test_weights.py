@@ -121,12 +121,12 @@ def test_fill_takes_what_fits_and_names_the_rest(exported: Exported) -> None:
 # -- growth
 
 
-def test_a_wider_network_starts_where_the_narrower_one_stood(exported: Exported) -> None:
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_a_larger_network_starts_where_the_smaller_one_stood(exported: Exported, blocks: int) -> None:
     narrow = exported.autoencoders["denoiser"]
     assert isinstance(narrow, Denoiser)
-    wider = recipe(
-        "denoising", autoencoder={"widths": [6, 12], "estimator_width": 5, "orientations": 3}, data={"channels": 3}
-    )
+    settings = {"widths": [6, 12], "blocks": blocks, "estimator_width": 5, "orientations": 3}
+    wider = recipe("denoising", autoencoder=settings, data={"channels": 3})
     torch.manual_seed(1)
     wide = build(wider.autoencoder, wider.shape).eval()
     assert isinstance(wide, Denoiser)
@@ -138,6 +138,10 @@ def test_a_wider_network_starts_where_the_narrower_one_stood(exported: Exported)
     gradient = wide.get_parameter("tail.weight").grad
     assert gradient is not None
     assert gradient[:, 4:].abs().max() > 0, "the new channels would never learn"
+    for block in range(blocks):
+        gradient = wide.get_parameter(f"decoders.0.{block}.body.2.weight").grad
+        assert gradient is not None
+        assert gradient.abs().max() > 0, "the new blocks would never learn"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +151,7 @@ def test_a_wider_network_starts_where_the_narrower_one_stood(exported: Exported)
             {"widths": [3, 8]},
             r"head.weight: it is \[4, 16, 3, 3\] in the model to start from, and \[3, 16, 3, 3\] here",
         ),
-        ({"widths": [4, 8], "blocks": 2}, "encoders.0.1.body.0.weight: it is missing"),
+        ({"widths": [4, 8, 8]}, "downs.1.weight: it is missing"),
     ],
 )
 def test_what_does_not_contain_it_cannot_start_from_it(

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from runtime.manifest import Noise, Task
 from training.autoencoders.base import AutoencoderConfig, Denoiser, FrameShape, Losses, register
 from training.estimator import UNSHUFFLE, NoiseEstimator, fit
+from training.layers import ResidualBlock, convolution
 from training.noise import AnyCorruption, Corrupted, Corruption, Gaussian, root_mean_square
 
 FAINT = 3 / 255  # levels below this fade out: such noise hardly shows, and a clean frame should stay one
@@ -51,23 +52,6 @@ class DenoisingConfig(AutoencoderConfig):
 Pyramid = list[Tensor]
 
 
-def _conv(inputs: int, outputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-
-
-class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(x)))."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(_conv(width, width), nn.ReLU(inplace=True), _conv(width, width))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Keep the shape."""
-        residual: Tensor = self.body(features)
-        return features + residual
-
-
 def turned(frames: Tensor, orientation: int) -> Tensor:
     """Bring [B, C, H, W] into one of the eight orientations of a square: by quarter turns, and transposed if odd."""
     frames = torch.rot90(frames, orientation // 2, (2, 3))
@@ -95,7 +79,7 @@ class Denoising(Denoiser[Pyramid]):
         super().__init__(shape)
         self.config = config
         widths, packing = config.widths, UNSHUFFLE**2
-        self.head = _conv((shape.channels + 1) * packing, widths[0])
+        self.head = convolution((shape.channels + 1) * packing, widths[0])
         self.encoders = nn.ModuleList(_blocks(width, config.blocks) for width in widths)
         self.downs = nn.ModuleList(
             nn.Conv2d(fine, coarse, 2, stride=2, bias=False) for fine, coarse in itertools.pairwise(widths)
@@ -104,7 +88,7 @@ class Denoising(Denoiser[Pyramid]):
             nn.ConvTranspose2d(coarse, fine, 2, stride=2, bias=False) for fine, coarse in itertools.pairwise(widths)
         )
         self.decoders = nn.ModuleList(_blocks(width, config.blocks) for width in widths[:-1])
-        self.tail = _conv(widths[0], shape.channels * packing)
+        self.tail = convolution(widths[0], shape.channels * packing)
         nn.init.zeros_(self.tail.weight)  # an untrained denoiser returns its input
         self.estimator = NoiseEstimator(shape.channels, config.estimator_width).requires_grad_(requires_grad=False)
 

@@ -23,7 +23,15 @@ KINDS: Mapping[str, dict[str, Any]] = {
     "denoising": {"widths": [4, 8], "blocks": 1, "estimator_width": 4, "estimator_steps": 2},
     "feature": {"weights": "random", "bottleneck": 0.2},
     "plain": {"latent_dim": 8},
-    "spatiotemporal": {"widths": [4, 8], "latent_dim": 8, "shrink": 1, "clip": 2, "flow_step": 1, "cell": 4},
+    "spatiotemporal": {
+        "widths": [4, 8],
+        "latent_dim": 8,
+        "shrink": 1,
+        "clip": 2,
+        "flow_step": 1,
+        "flow_fields": 1,
+        "cell": 4,
+    },
     "variational": {"hidden_sizes": [24], "latent_dim": 4},
 }
 

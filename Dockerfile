@@ -5,17 +5,21 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 FROM ${BASE_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1
 RUN python -m venv /opt/clearwatch
-ENV PATH=/opt/clearwatch/bin:$PATH
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
+# What writes the list of what is in the image (/opt/clearwatch/sbom.json, CycloneDX) stays out of it.
+RUN python -m venv /opt/tools && /opt/tools/bin/pip install --quiet --constraint constraints.txt cyclonedx-bom
+ENV PATH=/opt/clearwatch/bin:$PATH
 COPY runtime runtime
 COPY service service
 
 FROM build AS build-cpu
 RUN pip install --quiet --constraint constraints.txt '.[cpu]' && pip uninstall --quiet --yes pip setuptools
+RUN /opt/tools/bin/cyclonedx-py environment --output-file /opt/clearwatch/sbom.json /opt/clearwatch/bin/python
 
 FROM build AS build-gpu
 RUN pip install --quiet --constraint constraints.txt '.[gpu]' && pip uninstall --quiet --yes pip setuptools
+RUN /opt/tools/bin/cyclonedx-py environment --output-file /opt/clearwatch/sbom.json /opt/clearwatch/bin/python
 
 FROM ${BASE_IMAGE} AS base
 RUN useradd --system --uid 10001 --no-create-home clearwatch

@@ -12,6 +12,8 @@ import onnxruntime as ort
 from runtime.engines import Engine, OnnxRuntimeSession, OpenVinoSession, Session
 from runtime.errors import DeviceUnavailable
 
+ON_CPUS = frozenset({"CPUExecutionProvider", "f32", "bf16"})  # targets
+
 CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 # The smallest graph that needs a kernel: y = Relu(x) on float32 [1].
@@ -45,6 +47,8 @@ class Device:
     note: str = ""
     rivals: tuple["Device", ...] = ()
     """Others on the same cores that may be faster, model by model."""
+    refuge: "Device | None" = None
+    """Where frames are computed that this one has no memory for."""
 
 
 def usable_cores(cpu_max: Path = CGROUP_CPU_MAX) -> int:
@@ -57,8 +61,18 @@ def usable_cores(cpu_max: Path = CGROUP_CPU_MAX) -> int:
         return cores
 
 
-def select_device(choice: DeviceChoice, workers: int | None = None) -> Device:
-    """Resolve a choice on this machine. Raises DeviceUnavailable: a named device never falls back silently."""
+def select_device(choice: DeviceChoice, workers: int | None = None, *, cpu_fallback: bool = False) -> Device:
+    """Resolve a choice on this machine. Raises DeviceUnavailable: a named device never falls back silently.
+
+    With `cpu_fallback` a GPU has the CPU beside it, for frames that it has no memory for.
+    """
+    device = _selected(choice, workers)
+    if cpu_fallback and device.target not in ON_CPUS:
+        return replace(device, refuge=_named(DeviceChoice.CPU, None))
+    return device
+
+
+def _selected(choice: DeviceChoice, workers: int | None) -> Device:
     if choice is DeviceChoice.AUTO:
         return _automatic(workers)
     device = _named(choice, workers)

@@ -12,8 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from runtime.errors import DeviceUnavailable
+from runtime.errors import DeviceUnavailable, OutOfMemory
 from runtime.manifest import Tensor
+
+# onnxruntime has no class of its own for this: its allocator's words, those of a plain malloc, those of CUDA.
+NO_MEMORY = ("Failed to allocate memory", "std::bad_alloc", "bad allocation", "out of memory")
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 
@@ -73,8 +76,13 @@ class OnnxRuntimeSession(Session):
         return Signature(_of_nodes(self._session.get_inputs()), _of_nodes(self._session.get_outputs()))
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[np.generic]]:
-        """Compute."""
-        return list(self._session.run(list(outputs), dict(inputs)))
+        """Compute. Raises OutOfMemory where there is no room for that."""
+        try:
+            return list(self._session.run(list(outputs), dict(inputs)))
+        except Exception as error:
+            if any(words in str(error) for words in NO_MEMORY):
+                raise OutOfMemory("the device has no memory left for this frame; send a smaller one") from error
+            raise
 
 
 def _of_nodes(nodes: Iterable[ort.NodeArg]) -> tuple[Tensor, ...]:

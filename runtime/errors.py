@@ -11,6 +11,7 @@
     ├── ModelError
     │   ├── ModelNotFound         no model of that name
     │   ├── ModelNotReady         the model is there but has not passed its checks
+    │   ├── OutOfMemory           the device has no memory left for this
     │   ├── TaskNotSupported      the model exists and cannot do this
     │   └── ModelFolderInvalid    checksum, signature, manifest or golden output disagree
     ├── CalibrationError
@@ -74,6 +75,10 @@ class ModelNotFound(ModelError):
 
 class ModelNotReady(ModelError):
     """The model is there but has not passed its checks."""
+
+
+class OutOfMemory(ModelError):
+    """The device has no memory left for this frame, though the model is well."""
 
 
 class TaskNotSupported(ModelError):

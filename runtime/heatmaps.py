@@ -53,10 +53,12 @@ def _heat(anomaly_map: Floats, calibration: Calibration, height: int, width: int
 def regions(anomaly_map: Floats, calibration: Calibration) -> list[Region]:
     """Return the connected regions above the calibrated map threshold, the strongest first."""
     height, width = anomaly_map.shape
-    above = (anomaly_map > calibration.map_threshold).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
+    above = anomaly_map > calibration.map_threshold
+    if not above.any():  # as in most frames; to look for regions would cost more than a small model
+        return []
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)
     peaks = np.full(count, -np.inf)  # count includes the background, label 0
-    np.maximum.at(peaks, np.asarray(labels, np.intp).ravel(), anomaly_map.ravel())
+    np.maximum.at(peaks, np.asarray(labels, np.intp)[above], anomaly_map[above])
     strongest = 1 + np.argsort(-peaks[1:], kind="stable")[:MAX_REGIONS]
     found = []
     for label in strongest:

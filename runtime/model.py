@@ -2,8 +2,10 @@
 
 import hashlib
 import io
+import logging
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,22 @@ import numpy.typing as npt
 
 from runtime.devices import Device, open_session
 from runtime.engines import Arrays, Session, Signature, found_tensor
-from runtime.errors import DeviceUnavailable, InvalidInput, ModelFolderInvalid, TaskNotSupported
+from runtime.errors import (
+    DeviceUnavailable,
+    InvalidInput,
+    ModelFolderInvalid,
+    ModelNotReady,
+    OutOfMemory,
+    TaskNotSupported,
+)
 from runtime.images import Pixels, Size, fingerprint, resize
 from runtime.manifest import File, Graph, Manifest, Task, Tensor, read_manifest
 from runtime.motion import optical_flow
 
+logger = logging.getLogger(__name__)
+
 Floats = npt.NDArray[np.float32]
+Answers = list[npt.NDArray[np.generic]]
 
 # What a re-run of the golden input may differ by: other CPUs and GPUs sum in another order.
 GOLDEN_LEVELS = 1  # of 255, on uint8 outputs
@@ -57,16 +69,24 @@ class Sessions:
     """For as many runs at a time as the device has workers."""
     alone: Mapping[str, Session]
     """For a run that has the device to itself: on CPUs with the threads of all workers."""
+    refuge: Mapping[str, Session] = field(default_factory=dict)
+    """For frames that the device has no memory for; empty where they are to fail."""
 
 
 class Model:
-    """A verified model folder with its graphs open on a device. Safe to call from several threads."""
+    """A verified model folder with its graphs open on a device. Safe to call from several threads.
+
+    A model that has failed for good, on its golden input too or by never coming to an end, has a `fault` and runs no
+    more.
+    """
 
     def __init__(self, manifest: Manifest, device: Device, sessions: Sessions, golden: Arrays) -> None:
         self.manifest = manifest
         self.device = device
         self._sessions = sessions
-        self._golden = _inputs_of("autoencoder", golden)
+        self.fault: str | None = None
+        self._golden = {name: _inputs_of(name, golden) for name in manifest.graphs.present()}
+        self._running: set[int] = set()  # threads
         self._graphs = manifest.graphs.present()
         self._trained_on = frozenset(manifest.provenance.trained_on)
 
@@ -78,19 +98,28 @@ class Model:
         """
         manifest = read_manifest(folder)
         golden = _golden_arrays(folder, manifest.golden)
-        shared = {}
-        for name, graph in manifest.graphs.present().items():
-            path = folder / graph.file
-            shared[name] = _open_graph(path, _verified(path, graph), device)
-            _check_signature(path, graph, shared[name].signature)
-            _check_golden(path, name, shared[name], golden)
-        model = cls(manifest, device, Sessions(shared, _open_alone(folder, manifest, device) or shared), golden)
+        files = {
+            name: GraphFile(name, folder / graph.file, graph, _verified(folder / graph.file, graph))
+            for name, graph in manifest.graphs.present().items()
+        }
+        shared = {name: file.open_checked(device, golden) for name, file in files.items()}
+        alone = shared
+        if device.workers > 1 and device.max_batch == 1:  # else one worker has all there is
+            alone = {name: file.open(device, alone=True) for name, file in files.items()}
+        refuge = {}
+        if device.refuge is not None:
+            refuge = {name: file.open_checked(device.refuge, golden) for name, file in files.items()}
+        model = cls(manifest, device, Sessions(shared, alone, refuge), golden)
         model._check_sizes(folder / manifest.graphs.autoencoder.file)
         return model
 
     def rehearse(self) -> None:
         """Run the golden input once more, to see how long it takes."""
-        self._run("autoencoder", self._golden)
+        self._run("autoencoder", self._golden["autoencoder"])
+
+    def runs_in(self, thread: int) -> bool:
+        """Tell whether the thread is computing one of the graphs just now."""
+        return thread in self._running
 
     @property
     def frame_size(self) -> Size | None:
@@ -165,7 +194,7 @@ class Model:
             raise InvalidInput(f"{self.manifest.name} takes {expected}, of one batch; found {found}")
         outputs = [tensor.name for tensor in graph.outputs]
         session = (self._sessions.alone if alone else self._sessions.shared)[name]
-        answers = dict(zip(outputs, session.run(outputs, inputs), strict=True))
+        answers = dict(zip(outputs, self._compute(name, session, outputs, inputs), strict=True))
         lengths = _lengths(graph.inputs, inputs)
         for tensor in graph.outputs:
             wanted = [lengths.get(side, side) for side in tensor.shape]
@@ -173,6 +202,38 @@ class Model:
             if shape != tuple(wanted):
                 raise WrongShape(f"{tensor.name} should have the shape {wanted}, not {list(shape)}")
         return answers
+
+    def _compute(self, name: str, session: Session, outputs: list[str], inputs: Arrays) -> Answers:
+        if self.fault is not None:
+            raise ModelNotReady(f"{self.manifest.name} cannot be used: {self.fault}")
+        thread = threading.get_ident()
+        self._running.add(thread)
+        try:
+            return session.run(outputs, inputs)
+        except OutOfMemory:
+            if not self._sessions.refuge or _batch(inputs) > 1:  # smaller batches come first
+                raise
+            logger.warning("out of memory: a frame is computed on the CPU", extra={"model": self.manifest.name})
+            return self._sessions.refuge[name].run(outputs, inputs)
+        except Exception as error:
+            self._examine(name, session, outputs, error)
+            raise
+        finally:
+            self._running.discard(thread)
+
+    def _examine(self, name: str, session: Session, outputs: list[str], error: Exception) -> None:
+        """After a failure, see whether the graph still computes its golden input: if so, the frame was at fault.
+
+        Raises ModelNotReady if it does not.
+        """
+        try:
+            session.run(outputs, self._golden[name])
+        except OutOfMemory:
+            return
+        except Exception as again:
+            self.fault = f"its {name} failed, on its golden input too; the log says how"
+            logger.exception("model failed", extra={"model": self.manifest.name, "first": str(error)})
+            raise ModelNotReady(f"{self.manifest.name} cannot be used: {self.fault}") from again
 
     def _check_sizes(self, path: Path) -> None:
         """Try frames of several sizes where the model takes any: engines plan for a size and may keep to it."""
@@ -182,11 +243,36 @@ class Model:
         for height, width in ODD_SIZES:
             shape = (1, *([geometry.time] if geometry.time > 1 else []), height, width, geometry.channels)
             frames = {"frames": np.zeros(shape, np.uint8)}
-            others = {name: values[:1] for name, values in self._golden.items() if name != "frames"}
+            others = {name: values[:1] for name, values in self._golden["autoencoder"].items() if name != "frames"}
             try:
                 self._run("autoencoder", others | frames)
             except WrongShape as error:
                 raise ModelFolderInvalid(f"{path}: on {self.device.name}, {error}") from error
+
+
+@dataclass(frozen=True)
+class GraphFile:
+    """A graph as its file holds it, read once: every session of a model is of the same bytes."""
+
+    name: str
+    path: Path
+    graph: Graph
+    data: bytes
+
+    def open(self, device: Device, *, alone: bool = False) -> Session:
+        """Open it; raise ModelFolderInvalid if the engine cannot."""
+        return _open_graph(self.path, self.data, device, alone=alone)
+
+    def open_checked(self, device: Device, golden: Arrays) -> Session:
+        """Open it and hold it to its signature and its golden outputs."""
+        session = self.open(device)
+        _check_signature(self.path, self.graph, session.signature)
+        _check_golden(self.path, self.name, session, golden)
+        return session
+
+
+def _batch(arrays: Arrays) -> int:
+    return max(len(array) for array in arrays.values())
 
 
 def _lengths(tensors: tuple[Tensor, ...], arrays: Arrays) -> dict[int | str, int]:
@@ -261,14 +347,6 @@ def _open_graph(path: Path, data: bytes, device: Device, *, alone: bool = False)
         raise
     except Exception as error:  # the failures of the engines share no base class
         raise ModelFolderInvalid(f"{path}: {device.engine} cannot open it: {error}") from error
-
-
-def _open_alone(folder: Path, manifest: Manifest, device: Device) -> dict[str, Session]:
-    """Open the graphs once more, for runs with every thread; nothing where one worker has all there is."""
-    if device.workers == 1 or device.max_batch > 1:
-        return {}
-    paths = {name: folder / graph.file for name, graph in manifest.graphs.present().items()}
-    return {name: _open_graph(path, path.read_bytes(), device, alone=True) for name, path in paths.items()}
 
 
 def _check_signature(path: Path, graph: Graph, found: Signature) -> None:

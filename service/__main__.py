@@ -2,16 +2,20 @@
 
 import argparse
 import logging
+import os
 import signal
 import socket
 import sys
+from functools import partial
 from types import FrameType
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from runtime.errors import ClearwatchError
 from service.app import create_app
+from service.connections import Connection, Connections
 from service.log import logging_to_stderr
 from service.settings import PREFIX, Settings, SettingsError, load_settings, variable
 from service.state import Service
@@ -39,8 +43,11 @@ settings:
 """
 
 
+TICKS = 10  # of uvicorn's main loop a second
+
+
 class Server(uvicorn.Server):
-    """uvicorn, which refuses new work from the first signal on."""
+    """uvicorn, which refuses new work from the first signal on, and looks after its connections every second."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -50,6 +57,13 @@ class Server(uvicorn.Server):
         """Stop admitting, then stop."""
         self._service.scheduler.stop_admitting()
         super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Break off what its client keeps waiting."""
+        if counter % TICKS == 0:
+            for connection in list(self.server_state.connections):
+                cast("Connection", connection).check()
+        return await super().on_tick(counter)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,6 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
         return STARTS_NOT
     with logging_to_stderr(settings.log_level):
         _serve(app, listener)
+    if app.state.service.hangs():
+        os._exit(0)  # all is served and logged; the interpreter would be aborted by a thread that computes on
     return 0
 
 
@@ -73,10 +89,17 @@ def _serve(app: FastAPI, listener: socket.socket) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # uvicorn raises the signal again when all is done: that is the end
+    make_server(app).run(sockets=[listener])
+
+
+def make_server(app: FastAPI) -> Server:
+    """Return uvicorn as the service needs it."""
+    service: Service = app.state.service
+    connection = partial(Connection, all_of_them=Connections(service.settings.max_connections))
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=cast("type[Connection]", connection),
         ws="none",
         log_config=None,
         access_log=False,
@@ -84,7 +107,7 @@ def _serve(app: FastAPI, listener: socket.socket) -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=service.settings.grace_period_s,
     )
-    Server(config, service).run(sockets=[listener])
+    return Server(config, service)
 
 
 def _listen(settings: Settings) -> socket.socket:

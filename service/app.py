@@ -14,10 +14,12 @@ from service import openapi, problems
 from service.middleware import ASSETS_PATH, RequestScope, TokenGuard
 from service.routes import calibrations, cameras, denoise, encode, health, models, reconstruct, sample, score
 from service.settings import Settings
+from service.shortcut import Shortcut
 from service.state import Service
 
 logger = logging.getLogger(__name__)
 
+ENDPOINTS = (health, score, cameras, denoise, reconstruct, encode, sample, models, calibrations)
 DESCRIPTION = """
 Denoises frames of surveillance cameras and finds what is unusual in them, with autoencoders.
 
@@ -38,6 +40,8 @@ def create_app(settings: Settings) -> FastAPI:
         static_url=ASSETS_PATH,
     )
     app.state.service = service
+    routers = [module.router for module in ENDPOINTS]
+    app.add_middleware(Shortcut, routers=routers)
     app.add_middleware(TokenGuard, keyring=service.keyring)
     if origins := settings.allowed_origins():
         app.add_middleware(
@@ -49,9 +53,8 @@ def create_app(settings: Settings) -> FastAPI:
         )
     app.add_middleware(RequestScope, metrics=service.metrics)
     problems.install(app)
-    app.include_router(health.router)
-    for routes in (score, cameras, denoise, reconstruct, encode, sample, models, calibrations):
-        app.include_router(routes.router)
+    for router in routers:
+        app.include_router(router)
     openapi.describe(app)
     return app
 

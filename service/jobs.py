@@ -51,6 +51,7 @@ class Job(ABC, Generic[R]):
 
     def __init__(self, standing: Standing) -> None:
         self.standing = standing
+        self.settled = False  # whether its end is in the scheduler's account
         self.timing = Timing()
         self.busy_s = 0.0  # of a thread; a batch counts for each of its frames in part
         self._loop = asyncio.get_running_loop()

@@ -1,6 +1,7 @@
 """What Prometheus sees. Every app has its own registry: nothing is global."""
 
 from collections.abc import Iterable
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -42,11 +43,11 @@ class Metrics:
         )
         self._refused = Counter(
             "clearwatch_refused_requests",
-            "Requests not served: overloaded, shutting_down, deadline or client_left.",
+            "Requests not served: overloaded, shutting_down, deadline, client_left or hung.",
             ["reason"],
             registry=registry,
         )
-        for reason in ("overloaded", "shutting_down", "deadline", "client_left"):
+        for reason in ("overloaded", "shutting_down", "deadline", "client_left", "hung"):
             self._refused.labels(reason)  # a series that starts at 0 can be alerted on
         self._scores = Histogram(
             "clearwatch_anomaly_score", "Raw anomaly scores.", ["model"], buckets=SCORES, registry=registry
@@ -67,16 +68,23 @@ class Metrics:
             ["name", "version", "sha256", "device"],
             registry=registry,
         )
-        self._failed = Gauge("clearwatch_failed_models", "Model folders that did not open.", registry=registry)
+        self.failed = Gauge("clearwatch_failed_models", "Models that did not open, or failed since.", registry=registry)
         info = Gauge(
             "clearwatch_device_info", "1 for the device in use.", ["device", "target", "note"], registry=registry
         )
         info.labels(device.name, device.target, device.note).set(1)
+        # Bounded: routes are templates, and methods, codes and models are few.
+        self._replies = cache(self._find_replies)
+        self._scored = cache(self._find_scored)
 
     def replied(self, route: str, method: str, code: int, seconds: float) -> None:
         """Count a reply."""
-        self._requests.labels(route, method, str(code)).inc()
-        self._latency.labels(route).observe(seconds)
+        counter, latency = self._replies(route, method, code)
+        counter.inc()
+        latency.observe(seconds)
+
+    def _find_replies(self, route: str, method: str, code: int) -> tuple[Counter, Histogram]:
+        return self._requests.labels(route, method, str(code)), self._latency.labels(route)
 
     def refused(self, reason: str) -> None:
         """Count a request that was not served."""
@@ -92,21 +100,24 @@ class Metrics:
 
     def scored(self, model: str, state: str, score: float | None) -> None:
         """Record a verdict."""
-        self._verdicts.labels(model, state).inc()
+        counter, scores = self._scored(model, state)
+        counter.inc()
         if score is not None:
-            self._scores.labels(model).observe(score)
+            scores.observe(score)
+
+    def _find_scored(self, model: str, state: str) -> tuple[Counter, Histogram]:
+        return self._verdicts.labels(model, state), self._scores.labels(model)
 
     def calibrated(self, model: str) -> None:
         """Count a calibration."""
         self._calibrated.labels(model).inc()
 
-    def serves(self, models: Iterable[Model], failed: int) -> None:
+    def serves(self, models: Iterable[Model]) -> None:
         """Say which models are served from now on."""
         self._models.clear()
         for model in models:
             manifest = model.manifest
             self._models.labels(manifest.name, manifest.version, manifest.sha256, model.device.name).set(1)
-        self._failed.set(failed)
 
     def render(self) -> bytes:
         """Return the text format."""

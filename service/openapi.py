@@ -68,7 +68,7 @@ CALIBRATION_BODY: dict[str, Any] = {
 }
 
 _ALWAYS = (errors.Unauthorized, errors.Overloaded, errors.ShuttingDown, errors.FormatNotOffered)
-_MODEL = (errors.ModelNotFound, errors.ModelNotReady, errors.TaskNotSupported)
+_MODEL = (errors.ModelNotFound, errors.ModelNotReady, errors.OutOfMemory, errors.TaskNotSupported)
 _IMAGE = (errors.UnreadableImage, errors.UnsupportedImage, errors.ImageTooLarge)
 _FRAMES = (*_ALWAYS, *_MODEL, *_IMAGE, errors.InvalidInput, errors.TimedOut, errors.UploadTimedOut)
 _CALIBRATION = (errors.CalibrationNotFound, errors.CalibrationStale, errors.CalibrationInvalid)

@@ -49,6 +49,7 @@ KINDS: Mapping[type[errors.ClearwatchError], Kind] = {
     errors.ModelError: Kind(500, "model", "The model failed"),
     errors.ModelNotFound: Kind(404, "model-not-found", "There is no such model"),
     errors.ModelNotReady: Kind(503, "model-not-ready", "The model is not ready"),
+    errors.OutOfMemory: Kind(503, "out-of-memory", "The device has no memory left for this"),
     errors.TaskNotSupported: Kind(422, "task-not-supported", "The model cannot do this"),
     errors.ModelFolderInvalid: Kind(503, "model-folder-invalid", "A model folder breaks its promise"),
     errors.CalibrationError: Kind(500, "calibration", "The calibration failed"),
@@ -120,7 +121,7 @@ def _headers(error: errors.ClearwatchError) -> dict[str, str]:
         return {"Retry-After": str(math.ceil(error.retry_after_s))}
     if isinstance(error, errors.Unauthorized):
         return {"WWW-Authenticate": "Bearer"}
-    if isinstance(error, errors.ShuttingDown | errors.ModelNotReady):
+    if isinstance(error, errors.ShuttingDown | errors.ModelNotReady | errors.OutOfMemory):
         return {"Retry-After": "5"}
     return {}
 

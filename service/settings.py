@@ -69,20 +69,40 @@ class Settings(BaseSettings):
         description="auto, cpu, cuda, openvino or openvino-bf16; auto takes CUDA where it is, else the fastest for "
         "each model; one that is named and not there stops the start.",
     )
+    cpu_fallback: bool = Field(
+        default=False, description="Compute on the CPU what a GPU has no memory for; else it is 503 out-of-memory."
+    )
     workers: int | None = Field(
         None, ge=1, le=256, description="Frames computed at once; absent: one a usable core, or 2 on a GPU."
     )
     queue_capacity: int = Field(
         64, ge=1, le=100_000, description="Requests accepted at once; more are refused with 503 and Retry-After."
     )
+    max_connections: int = Field(
+        4096, ge=1, le=1_000_000, description="Connections open at once; then the longest idle one is closed."
+    )
     deadline_s: float = Field(
         10, gt=0, le=3600, description="Seconds an accepted request may wait for its first computation before 504."
     )
     refusal_delay_s: float = Field(
-        0,
+        1,
         ge=0,
         le=10,
-        description="Seconds a 503 for lack of capacity is held back, against clients that retry at once.",
+        description="Seconds a 503 for lack of capacity is held back once there are many, against clients that retry "
+        "at once.",
+    )
+    step_limit_s: float = Field(
+        60,
+        gt=0,
+        le=3600,
+        description="Seconds one step of a request may compute before its worker is replaced, and its model too where "
+        "that hangs.",
+    )
+    open_limit_s: float = Field(
+        300,
+        gt=0,
+        le=3600,
+        description="Seconds a model folder may take to be opened and verified before it is given up.",
     )
     upload_timeout_s: float = Field(
         30, gt=0, le=3600, description="Seconds the body of a request may take to arrive before 408."

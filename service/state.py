@@ -8,6 +8,7 @@ from runtime.devices import Device, select_device, usable_cores
 from runtime.images import Limits
 from service.cameras import Cameras
 from service.metrics import Metrics
+from service.opening import Opener
 from service.scheduler import Capacity, Scheduler
 from service.settings import Settings
 from service.store import ModelStore
@@ -23,6 +24,7 @@ class Service:
     keyring: Keyring
     device: Device
     metrics: Metrics
+    opener: Opener
     store: ModelStore
     calibrations: Calibrations
     scheduler: Scheduler
@@ -30,20 +32,27 @@ class Service:
     upload_limits: UploadLimits
     large_frames: asyncio.Semaphore  # decoded frames of up to a gigabyte: few of them are held at once
 
+    def hangs(self) -> bool:
+        """Tell, once it is closed, whether threads go on computing all the same."""
+        return self.scheduler.hangs() or self.opener.hangs()
+
     @classmethod
     def build(cls, settings: Settings) -> "Service":
         """Make the parts and start nothing. Raises DeviceUnavailable or ModelFolderInvalid."""
-        device = select_device(settings.device, settings.workers)
+        device = select_device(settings.device, settings.workers, cpu_fallback=settings.cpu_fallback)
         metrics = Metrics(device)
         capacity = _capacity(settings, device)
+        opener = Opener(device, settings.open_limit_s)
+        store = ModelStore(settings.models_dir, opener, metrics)
         return cls(
             settings=settings,
             keyring=settings.keyring(),
             device=device,
             metrics=metrics,
-            store=ModelStore(settings.models_dir, device, metrics),
+            opener=opener,
+            store=store,
             calibrations=Calibrations(settings.calibrations_dir or settings.models_dir / FOLDER),
-            scheduler=Scheduler(capacity, metrics),
+            scheduler=Scheduler(capacity, metrics, store.blame),
             cameras=Cameras(settings.max_cameras, settings.camera_idle_s, settings.kept_scores, metrics),
             upload_limits=UploadLimits(
                 Limits(settings.max_image_bytes, settings.max_image_pixels),
@@ -64,4 +73,5 @@ def _capacity(settings: Settings, device: Device) -> Capacity:
         requests=settings.queue_capacity,
         deadline_s=settings.deadline_s,
         refusal_delay_s=settings.refusal_delay_s,
+        step_limit_s=settings.step_limit_s,
     )

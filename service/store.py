@@ -11,12 +11,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from runtime.contest import Trial, open_fastest
-from runtime.devices import Device
+from runtime.contest import Trial
 from runtime.errors import ClearwatchError, ModelFolderInvalid, ModelNotFound, ModelNotReady, TaskNotSupported
 from runtime.manifest import MANIFEST_FILE, Manifest, Task, read_manifest
 from runtime.model import Model
 from service.metrics import Metrics
+from service.opening import Opener
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ class Snapshot:
     def served(self, name: str) -> Opened:
         """Return the same with what is known of its opening."""
         if name in self.opened:
+            if fault := self.opened[name].model.fault:
+                raise ModelNotReady(f"{name} cannot be used: {fault}; POST /v1/models:reload opens it anew")
             return self.opened[name]
         if name in self.loading:
             raise ModelNotReady(f"{name} {LOADING}")
@@ -79,7 +81,12 @@ class Snapshot:
     @property
     def is_ready(self) -> bool:
         """Whether every folder is served, in its newest form or an older one."""
-        return not self.loading and all(name in self.opened for name in self.failed)
+        return not self.loading and all(name in self.opened for name in self.failed) and not self.faults
+
+    @property
+    def faults(self) -> dict[str, str]:
+        """Why models that were opened are not run any more."""
+        return {name: fault for name, each in self.opened.items() if (fault := each.model.fault) is not None}
 
     def states(self) -> dict[str, str]:
         """Say of every folder that it is ok, or why it is not."""
@@ -88,7 +95,7 @@ class Snapshot:
             states[name] = f"ok, in the form opened before; the folder has changed and {reason}"
             if name not in self.opened:
                 states[name] = reason
-        return dict(sorted(states.items()))
+        return dict(sorted((states | self.faults).items()))
 
 
 @dataclass(frozen=True)
@@ -103,21 +110,22 @@ class Reloaded:
 
 
 class ModelStore:
-    """The models of one folder on one device. `load` and `reload` block: call them in a thread."""
+    """The models of one folder. `load` and `reload` block: call them in a thread."""
 
-    def __init__(self, folder: Path, device: Device, metrics: Metrics) -> None:
+    def __init__(self, folder: Path, opener: Opener, metrics: Metrics) -> None:
         """Look which folders there are, and open none. Raises ModelFolderInvalid where there are none."""
         self._folder = folder
-        self._device = device
+        self._opener = opener
         self._metrics = metrics
         self._lock = threading.Lock()
+        metrics.failed.set_function(lambda: len({*self.snapshot.failed, *self.snapshot.faults}))
         self.snapshot = Snapshot(loading=frozenset(path.name for path in self._model_folders()))
 
     def load(self) -> None:
         """Open every folder; each is served as soon as it is verified."""
         with self._lock:
             folders = [self._folder / name for name in sorted(self.snapshot.loading)]
-            defaults = self._defaults(folders)
+            defaults = self._defaults(folders, {})
             self.snapshot = Snapshot(loading=frozenset(path.name for path in folders), defaults=defaults)
             for path in folders:
                 before = self.snapshot
@@ -139,7 +147,7 @@ class ModelStore:
                 if path.name in before:
                     opened[path.name] = before[path.name]
                 self._open_into(path, opened, failed)
-            self._swap(Snapshot(opened, failed, frozenset(), self._defaults(folders)))
+            self._swap(Snapshot(opened, failed, frozenset(), self._defaults(folders, opened)))
         same = [name for name in opened if name in before and opened[name] is before[name]]
         return Reloaded(
             added=sorted(opened.keys() - before.keys()),
@@ -148,6 +156,15 @@ class ModelStore:
             kept=sorted(same),
             failed=failed,
         )
+
+    def blame(self, thread: int, seconds: float) -> str | None:
+        """Run that model no more which the thread has been computing for too long; return its name, if it is one."""
+        for name, each in self.snapshot.opened.items():
+            if each.model.runs_in(thread):
+                each.model.fault = f"a run did not end within {seconds:g} s"
+                logger.error("model failed", extra={"model": name, "reason": each.model.fault})
+                return name
+        return None
 
     def _model_folders(self) -> list[Path]:
         cure = "set CLEARWATCH_MODELS_DIR to a folder of model folders"
@@ -165,8 +182,9 @@ class ModelStore:
         """Open a folder unless it is open in this very form; an error is noted and stops nothing else."""
         try:
             digest = hashlib.sha256((path / MANIFEST_FILE).read_bytes()).hexdigest()
-            if path.name not in opened or opened[path.name].digest != digest:
-                model, trials = open_fastest(path, self._device)
+            known = opened.get(path.name)
+            if known is None or known.digest != digest or known.model.fault is not None:
+                model, trials = self._opener.open(path)
                 opened[path.name] = Opened(model, digest, trials)
                 identity = {"model": path.name, "sha256": model.manifest.sha256, "device": model.device.name}
                 logger.info("model opened", extra={**identity, "trials": list(map(str, trials))})
@@ -179,14 +197,16 @@ class ModelStore:
 
     def _swap(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot  # one assignment: a request sees the old models or the new ones, never a mixture
-        self._metrics.serves((opened.model for opened in snapshot.opened.values()), len(snapshot.failed))
+        self._metrics.serves(opened.model for opened in snapshot.opened.values())
 
-    def _defaults(self, folders: list[Path]) -> dict[Task, str]:
+    def _defaults(self, folders: list[Path], opened: Mapping[str, Opened]) -> dict[Task, str]:
         """Say which model answers a task when none is named: as `defaults.json` has it, else the first by name.
 
-        Taken from the manifests, so that a model that fails is missed rather than silently replaced by another.
+        Taken from the manifests, so that a model that fails is missed rather than silently replaced by another; from
+        that of the form in service where there is one, for its folder may be half copied.
         """
         manifests = {path.name: manifest for path in folders if (manifest := _readable(path)) is not None}
+        manifests |= {name: each.model.manifest for name, each in opened.items()}
         wanted = self._wanted_defaults()
         defaults = {}
         for task in Task:

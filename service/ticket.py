@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from starlette.requests import ClientDisconnect
 
-from runtime.errors import TimedOut
+from runtime.errors import TimedOut, UploadTimedOut
 from service.jobs import CallJob, InferenceJob, Job, Standing
 from service.work import Done, R, Stage, Work
 
@@ -20,6 +20,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 # Requests that are served faster than this are never watched: a task for each would cost more than it saves.
 PATROL_AFTER_S = 0.1
+# A body that arrives at less than this trickles; how fast it is cannot be told before some time has passed.
+TRICKLE_BYTES_S = 65_536
+TRICKLE_AFTER_S = 0.25
 
 
 class Ticket:
@@ -28,6 +31,9 @@ class Ticket:
     def __init__(self, scheduler: "Scheduler", receive: Receive | None, patience_s: float) -> None:
         self._admitted = time.perf_counter()
         self.busy_s = 0.0
+        self.received = 0  # bytes of the body
+        self._has_slot = True
+        self._arrival: asyncio.Timeout | None = None
         self._scheduler = scheduler
         self._receive = receive
         self._patience_s = patience_s
@@ -46,7 +52,38 @@ class Ticket:
         for watch in (self._timer, self._patrol):
             if watch is not None:
                 watch.cancel()
-        self._scheduler.release(self)
+        self._release()
+
+    def _release(self) -> None:
+        if self._has_slot:
+            self._has_slot = False
+            self._scheduler.release(self)
+
+    @contextlib.asynccontextmanager
+    async def arriving(self, timeout_s: float) -> AsyncIterator[None]:
+        """Read the body in here. Raises UploadTimedOut if it is slow, Overloaded if it is and others wait."""
+        self._scheduler.arrives(self)
+        try:
+            async with asyncio.timeout(timeout_s) as self._arrival:
+                yield
+        except TimeoutError:
+            slow = UploadTimedOut(f"the body of the request did not arrive within {timeout_s:g} s")
+            raise self._ended_by or slow from None
+        finally:
+            self._scheduler.arrived(self)
+
+    def trickles(self) -> bool:
+        """Whether the body comes so slowly that the request may have to give way."""
+        age_s = self.age_s()
+        return age_s > TRICKLE_AFTER_S and self.received < TRICKLE_BYTES_S * age_s
+
+    def give_way(self, error: Exception) -> None:
+        """Give the slot back while the body is still arriving, and end the request with the error."""
+        self._scheduler.arrived(self)
+        self._ended_by = error
+        self._release()
+        if self._arrival is not None:
+            self._arrival.reschedule(asyncio.get_running_loop().time())
 
     def start_clock(self) -> float:
         """Begin to count the deadline, once the request has arrived whole; return it on the loop's clock."""

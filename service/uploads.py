@@ -1,9 +1,7 @@
 """The bodies that carry images: raw, multipart or JSON, one handler each, chosen by Content-Type."""
 
-import asyncio
 import base64
 import binascii
-import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,7 +9,7 @@ from functools import partial
 
 from starlette.requests import Request
 
-from runtime.errors import ImageError, ImageTooLarge, InvalidInput, UnreadableImage, UnsupportedImage, UploadTimedOut
+from runtime.errors import ImageError, ImageTooLarge, InvalidInput, UnreadableImage, UnsupportedImage
 from runtime.images import BY_MEDIA_TYPE, ImageFormat, Limits, Picture, Size, decode
 from service.multipart import Part, read_form
 from service.ticket import Ticket
@@ -76,15 +74,15 @@ async def read_upload(request: Request, ticket: Ticket, limits: UploadLimits) ->
     content_type = request.headers.get("content-type", "")
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type in BY_MEDIA_TYPE or media_type == "application/octet-stream":
-        data = await read_body(request, limits.image.max_bytes, limits.timeout_s)
+        data = await read_body(request, ticket, limits.image.max_bytes, limits.timeout_s)
         return Upload([UploadedImage(data, media_type, limits.image)])
     if media_type == "multipart/form-data":
-        chunks = _capped(request, limits.max_bytes)
-        async with _arriving(limits.timeout_s):
+        chunks = _capped(request, ticket, limits.max_bytes)
+        async with ticket.arriving(limits.timeout_s):
             parts = await read_form(content_type, chunks, limits.max_images, limits.image.max_bytes)
         return _of_form(parts, limits)
     if media_type == "application/json":
-        body = await read_body(request, limits.max_bytes, limits.timeout_s)
+        body = await read_body(request, ticket, limits.max_bytes, limits.timeout_s)
         # Not on the event loop: parsing and base64 of a large body take tens of milliseconds.
         return (await ticket.call(Stage.DECODE, partial(_of_json, body, limits))).value
     raise UnsupportedImage(
@@ -94,28 +92,20 @@ async def read_upload(request: Request, ticket: Ticket, limits: UploadLimits) ->
     )
 
 
-async def read_body(request: Request, max_bytes: int, timeout_s: float) -> bytes:
+async def read_body(request: Request, ticket: Ticket, max_bytes: int, timeout_s: float) -> bytes:
     """Read a whole body; raise ImageTooLarge before more than `max_bytes` are held, UploadTimedOut if it is slow."""
-    async with _arriving(timeout_s):
-        return b"".join([chunk async for chunk in _capped(request, max_bytes)])
+    async with ticket.arriving(timeout_s):
+        return b"".join([chunk async for chunk in _capped(request, ticket, max_bytes)])
 
 
-@contextlib.asynccontextmanager
-async def _arriving(timeout_s: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(timeout_s):
-            yield
-    except TimeoutError:
-        raise UploadTimedOut(f"the body of the request did not arrive within {timeout_s:g} s") from None
-
-
-async def _capped(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
+async def _capped(request: Request, ticket: Ticket, max_bytes: int) -> AsyncIterator[bytes]:
     declared = request.headers.get("content-length", "0")
     if declared.isdigit() and int(declared) > max_bytes:
         raise ImageTooLarge(f"the body has {declared} bytes; at most {max_bytes} are accepted")
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
+        ticket.received = size
         if size > max_bytes:
             raise ImageTooLarge(f"the body has more than {max_bytes} bytes, the most that are accepted")
         yield chunk

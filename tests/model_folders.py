@@ -277,6 +277,37 @@ def write_scorer(
     return write_folder(folder, facts, {"autoencoder": net})
 
 
+def write_treacherous(folder: Path, *, hangs: bool, rounds: int = 2**60) -> Path:
+    """Write a scorer that a white frame, and no other, makes fail, or go round in a loop: for years by default."""
+    geometry = FrameInput(channels=1, height=32, width=48)
+    net = Net(frames=_frames(geometry))
+    pixels = _from_frames(net)
+    white = net("Equal", net("ReduceMin", pixels, keepdims=0), net.floats(255))
+    trouble = net("Cast", white, to=TensorProto.INT64)  # 1 for a white frame, else 0
+    nothing = _loop(net, trouble, rounds) if hangs else net("Gather", net.floats([0]), trouble)
+    score = _score(net, pixels, _blur(net, pixels), geometry)
+    net.output("anomaly_score", net("Add", score, nothing), "float32", ("batch",))
+    facts = Facts((Task.RECONSTRUCT, Task.SCORE), geometry, calibrated=True)
+    return write_folder(folder, facts, {"autoencoder": net})
+
+
+def _loop(net: Net, trouble: str, count: int) -> str:
+    """Return 0: after so many rounds for trouble = 1, at once for 0."""
+    names = {"round": TensorProto.INT64, "goes_on": TensorProto.BOOL, "value": TensorProto.FLOAT}
+    inputs = [helper.make_tensor_value_info(name, kind, []) for name, kind in names.items()]
+    outputs = [
+        helper.make_tensor_value_info("still_goes_on", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("next_value", TensorProto.FLOAT, []),
+    ]
+    nodes = [
+        helper.make_node("Identity", ["goes_on"], ["still_goes_on"]),
+        helper.make_node("Identity", ["value"], ["next_value"]),
+    ]
+    body = helper.make_graph(nodes, "rounds", inputs, outputs)
+    rounds = net("Mul", trouble, net("Squeeze", net.ints(count)))
+    return net("Loop", rounds, "", net.floats(0), body=body)
+
+
 def write_slow(folder: Path, *, work: int = 300, calibration: bool = True, version: str = "1") -> Path:
     """Write a scorer that multiplies two large matrices `work` times, whatever the batch: about 0.5 ms each."""
     return write_scorer(folder, work=work, calibration=calibration, version=version)

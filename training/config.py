@@ -21,6 +21,7 @@ from training.autoencoders.base import (
 )
 from training.data import DataConfig, Source
 from training.errors import ConfigError
+from training.gaussian import Measure
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -67,6 +68,7 @@ class ScoreConfig(Frozen):
     error: Literal["squared", "absolute"] = "squared"
     window: int = Field(1, ge=1, description="pixels, odd; errors are averaged over windows of this side")
     top_share: float = Field(1.0, gt=0, le=1, description="the score is the mean of this share of the map, the worst")
+    latent: Measure | None = Field(None, description="score the code by the Gaussian of normal codes, not the map")
     false_alarm_rate: float = Field(0.01, gt=0, lt=1, description="of normal frames, sets the default threshold")
 
     @field_validator("window")
@@ -158,10 +160,8 @@ class Recipe(Frozen):
 def _conflicts(recipe: Recipe) -> Iterator[str]:
     """Yield what would fail after hours of training: sections that are right by themselves and not together."""
     name, tasks, data = recipe.autoencoder.kind, recipe.kind.tasks, recipe.data
-    if recipe.score is not None and Task.SCORE not in tasks:
-        yield f"score: the kind {name} gives no anomaly score; leave the section out"
-    if recipe.score is not None and data.calibration_share == 0:
-        yield "score: the threshold comes from held-out normal frames; data.calibration_share must be above 0"
+    if recipe.score is not None:
+        yield from _score_conflicts(recipe, recipe.score)
     for index, check in enumerate(recipe.evaluate):
         if check.task not in tasks or (check.task is Task.SCORE and recipe.score is None):
             yield f"evaluate.{index}: a check of type {check.type} needs a model that can {check.task}"
@@ -175,6 +175,16 @@ def _conflicts(recipe: Recipe) -> Iterator[str]:
         yield f"data: the kind {name} needs frames of one size; set data.height and data.width, or data.pixels"
     elif data.crop is not None or recipe.train.stages:
         yield f"data.crop, train.stages: the kind {name} learns whole frames; leave them out"
+
+
+def _score_conflicts(recipe: Recipe, score: ScoreConfig) -> Iterator[str]:
+    name, tasks = recipe.autoencoder.kind, recipe.kind.tasks
+    if Task.SCORE not in tasks:
+        yield f"score: the kind {name} gives no anomaly score; leave the section out"
+    if recipe.data.calibration_share == 0:
+        yield "score: the threshold comes from held-out normal frames; data.calibration_share must be above 0"
+    if score.latent is not None and Task.ENCODE not in tasks:
+        yield f"score.latent: the kind {name} has no code that a Gaussian could be fitted to; leave it out"
 
 
 def _pooled(score: ScoreConfig) -> bool:
@@ -205,6 +215,16 @@ def shipped() -> dict[str, Path]:
 
 def read_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     """Read a shipped recipe or a YAML file; an override is `section.key=value` with a YAML value."""
+    tree = _read_tree(name_or_path)
+    for override in overrides:
+        _override(tree, override)
+    return parse_recipe(tree, name_or_path)
+
+
+def _read_tree(name_or_path: str, extending: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Read YAML, over the recipe that it extends."""
+    if name_or_path in extending:
+        raise ConfigError(f"recipes that extend each other: {' -> '.join((*extending, name_or_path))}")
     path = shipped().get(name_or_path, Path(name_or_path))
     try:
         tree = yaml.safe_load(path.read_bytes())
@@ -214,9 +234,17 @@ def read_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
         raise ConfigError(f"{path}: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a recipe is a mapping of sections")
-    for override in overrides:
-        _override(tree, override)
-    return parse_recipe(tree, str(path))
+    base = tree.pop("extends", None)
+    return tree if base is None else _merged(_read_tree(str(base), (*extending, name_or_path)), tree)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Merge sections key by key; everything else is replaced."""
+    merged = base | changes
+    for key in base.keys() & changes.keys():
+        if isinstance(base[key], dict) and isinstance(changes[key], dict):
+            merged[key] = _merged(base[key], changes[key])
+    return merged
 
 
 def parse_recipe(tree: object, where: str) -> Recipe:

@@ -25,6 +25,7 @@ class Source(Frozen):
 
     path: str = Field(description="folder (recursive), video, or ARCHIVE.npz:KEY of [n, h, w(, c)] uint8")
     scales: tuple[PositiveFloat, ...] = Field((1.0,), min_length=1, description="keep a copy of each frame this large")
+    detail: float = Field(1, gt=0, le=1, description="scale to this first: soft frames, their own noise averaged out")
 
 
 class DataConfig(Frozen):
@@ -167,9 +168,10 @@ def _load_source(source: Source, root: Path, config: DataConfig, frames: Frames)
     fit = None if config.height is None or config.width is None else Size(config.height, config.width)
     reader = Reader(root, config.channels, config.frame_stride, frames.unreadable, fit)
     for clip, key, pixels in reader.read(source.path):
+        soft = resize(pixels, *_sides(pixels, source.detail))
         for scale in source.scales:
-            height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
-            scaled = resize(pixels, config.height or height, config.width or width)
+            height, width = _sides(pixels, scale)
+            scaled = resize(soft, config.height or height, config.width or width)
             used += scaled.nbytes
             if used > budget:
                 raise DataError(
@@ -177,6 +179,11 @@ def _load_source(source: Source, root: Path, config: DataConfig, frames: Frames)
                     "or take fewer with data.frame_stride or smaller ones with data.height and data.width"
                 )
             frames.add(clip, key, scaled)
+
+
+def _sides(pixels: Pixels, scale: float) -> tuple[int, int]:
+    height, width = pixels.shape[:2]
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def split(frames: Frames, config: DataConfig, seed: int) -> Split:

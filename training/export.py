@@ -37,6 +37,7 @@ from training.card import BEFORE_EXPORT, write_card
 from training.config import Recipe
 from training.data import Frames, Split, full_clips
 from training.errors import ExportError
+from training.gaussian import LatentGaussian
 from training.graph import (
     AutoencoderGraph,
     ClipGraph,
@@ -93,7 +94,7 @@ def _write_folder(recipe: Recipe, autoencoder: Autoencoder[Any], split: Split, f
     round_to_half(autoencoder)
     if isinstance(autoencoder, ClipAutoencoder):
         autoencoder.learn_normal(partial(_normal_clips, autoencoder, split))
-    graphs = _graphs(recipe, autoencoder)
+    graphs = _graphs(recipe, autoencoder, _gaussian(recipe, autoencoder, split.train))
     files: dict[str, Graph] = {}
     golden: Arrays = {}
     for name, graph in graphs.items():
@@ -120,7 +121,16 @@ def _write_folder(recipe: Recipe, autoencoder: Autoencoder[Any], split: Split, f
     return manifest
 
 
-def _graphs(recipe: Recipe, autoencoder: Autoencoder[Any]) -> dict[str, ExportedGraph]:
+def _gaussian(recipe: Recipe, autoencoder: Autoencoder[Any], normal: Frames) -> LatentGaussian | None:
+    """Fit the Gaussian of normal codes, where the recipe scores by it."""
+    if recipe.score is None or recipe.score.latent is None:
+        return None
+    with torch.no_grad():
+        codes = in_batches(normal, "codes", lambda pixels: autoencoder.encode(to_unit(torch.from_numpy(pixels))))
+        return LatentGaussian.fit(codes, recipe.score.latent)
+
+
+def _graphs(recipe: Recipe, autoencoder: Autoencoder[Any], gaussian: LatentGaussian | None) -> dict[str, ExportedGraph]:
     shape = autoencoder.shape
     frames = ("batch", shape.height or "height", shape.width or "width", shape.channels)
     if isinstance(autoencoder, Denoiser):
@@ -131,7 +141,7 @@ def _graphs(recipe: Recipe, autoencoder: Autoencoder[Any]) -> dict[str, Exported
         }
     if isinstance(autoencoder, ClipAutoencoder):
         return {"autoencoder": _clip_graph(autoencoder, frames)}
-    graph = AutoencoderGraph(autoencoder, recipe.score)
+    graph = AutoencoderGraph(autoencoder, recipe.score, gaussian)
     graphs = {"autoencoder": ExportedGraph(graph, graph.outputs, {"frames": frames})}
     if Task.SAMPLE in autoencoder.tasks and autoencoder.latent_dim is not None:
         generator = GeneratorGraph(autoencoder)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from training.autoencoders.base import Autoencoder, ClipAutoencoder, Denoiser
 from training.config import ScoreConfig
+from training.gaussian import LatentGaussian
 
 
 def to_unit(frames: Tensor) -> Tensor:
@@ -25,12 +26,18 @@ def to_levels(frames: Tensor) -> Tensor:
 
 
 class AutoencoderGraph(nn.Module):
-    """Frames -> reconstruction, (anomaly_map, anomaly_score,) and the latent of kinds whose code is a vector."""
+    """Frames -> reconstruction, (anomaly_map, anomaly_score,) and the latent of kinds whose code is a vector.
 
-    def __init__(self, autoencoder: Autoencoder[Any], score: ScoreConfig | None) -> None:
+    With the Gaussian of normal codes the score is what that says of the code; the map stays that of the pixels.
+    """
+
+    def __init__(
+        self, autoencoder: Autoencoder[Any], score: ScoreConfig | None, gaussian: LatentGaussian | None = None
+    ) -> None:
         super().__init__()
         self.autoencoder = autoencoder
         self.score = score
+        self.gaussian = gaussian
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -49,7 +56,8 @@ class AutoencoderGraph(nn.Module):
             return to_levels(reconstruction), *latent
         own = self.autoencoder.anomaly_map(code)
         anomaly_map = error_map(unit, reconstruction, self.score) if own is None else own
-        return to_levels(reconstruction), anomaly_map, pool(anomaly_map, self.score.top_share), *latent
+        score = pool(anomaly_map, self.score.top_share) if self.gaussian is None else self.gaussian(code)
+        return to_levels(reconstruction), anomaly_map, score, *latent
 
 
 class ClipGraph(nn.Module):

@@ -64,12 +64,12 @@ def noise_level(clean: Tensor, noisy: Tensor) -> Tensor:
     times the RMS of the means of 4x4 blocks (for white noise the same), and never less than the plain RMS.
     """
     noise = noisy - clean
-    coarse = COARSE * _rms(F.avg_pool2d(noise, COARSE, ceil_mode=True))
-    return torch.maximum(_rms(noise), coarse) * 255
+    coarse = COARSE * root_mean_square(F.avg_pool2d(noise, COARSE, ceil_mode=True))
+    return torch.maximum(root_mean_square(noise), coarse) * 255
 
 
-def _rms(noise: Tensor) -> Tensor:
-    """Return the root mean square of each frame, [B]."""
+def root_mean_square(noise: Tensor) -> Tensor:
+    """Return that of each frame of [B, C, H, W], as [B]."""
     return noise.square().mean((1, 2, 3)).sqrt()
 
 
@@ -108,7 +108,7 @@ class Gaussian(Corruption):
         """Add N(0, sigma^2); the level is the RMS of what clipping leaves of it."""
         noisy = clean + _draw(clean, self.sigma, generator) / 255 * _normal(clean, generator)
         frames = quantise(noisy) if self.clipped else noisy
-        return Corrupted(frames, _rms(frames - clean) * 255)
+        return Corrupted(frames, root_mean_square(frames - clean) * 255)
 
 
 class Spread(Frozen, ABC):
@@ -177,7 +177,7 @@ def _stretched(noise: Tensor, scale: float) -> Tensor:
 
 def _unit(noise: Tensor) -> Tensor:
     """Scale each frame to an RMS of 1."""
-    return noise / _rms(noise).clamp_min(1e-6).reshape(-1, 1, 1, 1)
+    return noise / root_mean_square(noise).clamp_min(1e-6).reshape(-1, 1, 1, 1)
 
 
 def _blur(noise: Tensor, blur: Tensor) -> Tensor:

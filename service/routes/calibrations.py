@@ -73,7 +73,7 @@ async def calibrate(request: Request, name: str) -> Response:
     )
     with await call.admit() as ticket:
         if request.headers.get("content-type", "").startswith("application/json"):
-            normal, frames = await _known(call, model, query.camera)
+            normal, frames = await _known(call, ticket, model, query.camera)
         else:
             normal, frames = await _uploaded(call, ticket, model), "uploaded frames"
         source = query.source or f"{len(normal)} {frames}"
@@ -85,10 +85,10 @@ async def calibrate(request: Request, name: str) -> Response:
     return JSONResponse(_as_json(made, in_force=True), 201)
 
 
-async def _known(call: Call, model: Model, camera: str) -> tuple[NormalScores, str]:
+async def _known(call: Call, ticket: Ticket, model: Model, camera: str) -> tuple[NormalScores, str]:
     """Take scores out of the body, or those that are kept of the camera."""
     limits = call.service.upload_limits
-    body = await read_body(call.request, limits.max_bytes, limits.timeout_s)
+    body = await read_body(call.request, ticket, limits.max_bytes, limits.timeout_s)
     wanted = await asyncio.to_thread(validated, "body", CalibrationRequest, body)
     if wanted.scored is not None:
         return _kept(call, model, camera, wanted.scored), "frames scored lately"

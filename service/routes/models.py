@@ -30,7 +30,7 @@ async def list_models(request: Request) -> Response:
         {
             "models": [_entry(each) for _, each in sorted(snapshot.opened.items())],
             "defaults": dict(snapshot.defaults),
-            "failed": dict(snapshot.failed),
+            "failed": dict(snapshot.failed) | snapshot.faults,
             "loading": sorted(snapshot.loading),
         }
     )

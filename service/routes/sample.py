@@ -18,6 +18,7 @@ from service.dependencies import Call, validated
 from service.openapi import SAMPLE_BODY, SAMPLE_FAILURES, replies
 from service.replies import JSON, PNG, identity, in_base64
 from service.schemas import MAX_SEED, NoQuery, SampleReply, SampleRequest
+from service.ticket import Ticket
 from service.uploads import read_body
 from service.work import Stage
 
@@ -51,7 +52,7 @@ async def sample(request: Request) -> Response:
     call.query(NoQuery)
     as_image = call.accept.require((JSON, PNG)) == PNG
     with await call.admit() as ticket:
-        wanted = await _read(call)
+        wanted = await _read(call, ticket)
         model = call.model(wanted.model, Task.SAMPLE)
         draw = _draw(wanted, model)
         images = (await ticket.call(Stage.INFERENCE, partial(model.generate, draw.latents))).value
@@ -69,9 +70,9 @@ async def sample(request: Request) -> Response:
         )
 
 
-async def _read(call: Call) -> SampleRequest:
+async def _read(call: Call, ticket: Ticket) -> SampleRequest:
     """Read and check the body; not by FastAPI, which reads before it asks for the token and knows no limit."""
-    body = await read_body(call.request, MAX_BODY_BYTES, call.service.upload_limits.timeout_s)
+    body = await read_body(call.request, ticket, MAX_BODY_BYTES, call.service.upload_limits.timeout_s)
     media_type = call.request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != JSON:
         raise InvalidInput(f"the Content-Type must be {JSON}; it is {media_type[:80]!r}")

@@ -260,7 +260,7 @@ def test_frames_that_run_together_score_as_each_alone(
     models: Path, monkeypatch: pytest.MonkeyPatch, cpu: Device, held: threading.Event
 ) -> None:
     """The way of a GPU, on a CPU: one lane, batches of up to eight; the first run is held until others wait."""
-    monkeypatch.setattr("service.state.select_device", lambda *_: replace(cpu, max_batch=8))
+    monkeypatch.setattr("service.state.select_device", lambda *_, **__: replace(cpu, max_batch=8))
     held.set()
     frames = np.random.default_rng(0).integers(0, 256, (60, 32, 48, 1), np.uint8)
     expected = [float(score) for score in Model.open(models / "scorer", cpu).run(frames).anomaly_score]  # type: ignore[union-attr]

@@ -12,11 +12,11 @@ from starlette.requests import ClientDisconnect
 
 from runtime.devices import Device
 from runtime.engines import Engine
-from runtime.errors import InvalidInput, Overloaded, ShuttingDown, TimedOut
+from runtime.errors import InvalidInput, ModelNotReady, Overloaded, ShuttingDown, TimedOut, UploadTimedOut
 from runtime.images import Pixels
 from runtime.model import Floats, Model, Outputs
 from service.metrics import Metrics
-from service.scheduler import Capacity, Scheduler
+from service.scheduler import PROMPT_REFUSALS_S, Blame, Capacity, Scheduler
 from service.ticket import Ticket
 from service.work import Done, Inputs, Stage, Work
 
@@ -60,11 +60,13 @@ class Frame(Work[int]):
 
 
 @asynccontextmanager
-async def running(**values: Any) -> AsyncIterator[Scheduler]:  # noqa: ANN401 - fields of Capacity
+async def running(
+    blame: Blame = lambda _thread, _seconds: None,
+    **values: Any,  # noqa: ANN401 - fields of Capacity
+) -> AsyncIterator[Scheduler]:
     capacity = {"threads": 1, "lanes": 1, "max_batch": 1, "requests": 100, "deadline_s": 10.0} | values
-    scheduler = Scheduler(
-        Capacity(**capacity), Metrics(Device("cpu", Engine.ONNXRUNTIME, "CPUExecutionProvider", 1, 1))
-    )
+    metrics = Metrics(Device("cpu", Engine.ONNXRUNTIME, "CPUExecutionProvider", 1, 1))
+    scheduler = Scheduler(Capacity(**capacity), metrics, blame)
     scheduler.start()
     try:
         yield scheduler
@@ -375,13 +377,15 @@ def test_retry_after_follows_the_measured_work() -> None:
 
 
 @pytest.mark.parametrize(("delay_s", "held"), [(0.0, False), (0.05, True)])
-def test_refusals_may_be_held_back(delay_s: float, held: bool) -> None:  # noqa: FBT001
+def test_many_refusals_may_be_held_back(delay_s: float, held: bool) -> None:  # noqa: FBT001
     async def test() -> None:
         async with running(refusal_delay_s=delay_s) as scheduler:
-            holding = asyncio.create_task(scheduler.hold_refusal())
+            few = [asyncio.create_task(scheduler.hold_refusal()) for _ in range(PROMPT_REFUSALS_S)]
+            more = [asyncio.create_task(scheduler.hold_refusal()) for _ in range(PROMPT_REFUSALS_S)]
             await asyncio.sleep(0)
-            assert holding.done() is not held
-            await holding
+            assert all(refusal.done() for refusal in few)
+            assert any(not refusal.done() for refusal in more) is held
+            await asyncio.gather(*few, *more)
 
     go(test())
 
@@ -416,5 +420,105 @@ def test_a_fault_of_ours_stops_no_thread(monkeypatch: pytest.MonkeyPatch, caplog
                     assert (await ticket.call(Stage.DECODE, lambda: 7)).value == 7
             await until(lambda: "a step of the scheduler failed" in caplog.text)
             assert await one(scheduler, Frame(model, 3)) == 3
+
+    go(test())
+
+
+def test_a_worker_that_hangs_is_replaced_and_the_model_is_blamed() -> None:
+    async def test() -> None:
+        hung, well = HeldModel(), HeldModel()
+        well.go.set()
+        blamed: list[int] = []
+
+        def blame(thread: int, _seconds: float) -> str:
+            blamed.append(thread)
+            return "hung"
+
+        async with running(blame, step_limit_s=0.2) as scheduler:
+            with pytest.raises(ModelNotReady, match=r"hung took longer than 0\.2 s"):
+                await one(scheduler, Frame(hung, 1))
+            assert await one(scheduler, Frame(well, 2)) == 2, "one thread and one lane: others have them"
+            assert scheduler.hangs()
+            hung.go.set()  # what the abandoned thread still does changes nothing
+            assert await asyncio.gather(*(one(scheduler, Frame(well, value)) for value in (3, 4))) == [3, 4]
+        assert len(blamed) == 1
+        assert well.batches == [[2], [3], [4]]
+
+    go(test())
+
+
+def test_a_call_that_hangs_is_given_up_without_blaming_a_model() -> None:
+    async def test() -> None:
+        goes_on = threading.Event()
+        async with running(step_limit_s=0.2) as scheduler:
+            with scheduler.admit() as ticket, pytest.raises(TimedOut, match=r"took longer than 0\.2 s"):
+                await ticket.call(Stage.DECODE, lambda: goes_on.wait(10))
+            with scheduler.admit() as ticket:
+                assert (await ticket.call(Stage.DECODE, lambda: 7)).value == 7
+            goes_on.set()
+
+    go(test())
+
+
+class SmallMemory(HeldModel):
+    """Has room for two frames at a time."""
+
+    def run(self, frames: Pixels, noise_level: Floats | None = None, *, alone: bool = False) -> Outputs:
+        outputs = super().run(frames, noise_level, alone=alone)
+        if len(frames) > 2:
+            raise MemoryError
+        return outputs
+
+
+def test_a_batch_for_which_there_is_no_memory_is_run_in_smaller_ones() -> None:
+    async def test() -> None:
+        model = SmallMemory()
+        async with running(threads=3, max_batch=8) as scheduler:
+            first = asyncio.create_task(one(scheduler, Frame(model, 0)))
+            await until(lambda: model.batches)
+            works = [Frame(model, value) for value in range(1, 9)]
+            tasks = [asyncio.create_task(one(scheduler, work)) for work in works]
+            await until(lambda: all(work.begun.is_set() for work in works))
+            model.go.set()
+            assert await asyncio.gather(first, *tasks) == list(range(9))
+        assert [len(batch) for batch in model.batches] == [1, 8, 4, 2, 2, 4, 2, 2]
+
+    go(test())
+
+
+def test_a_body_that_trickles_gives_way_when_there_is_no_other_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.ticket.TRICKLE_AFTER_S", 0.0)
+
+    async def upload(ticket: Ticket, received: int) -> None:
+        with ticket:
+            async with ticket.arriving(10):
+                ticket.received = received
+                await asyncio.get_running_loop().create_future()
+
+    async def test() -> None:
+        async with running(requests=2) as scheduler:
+            fast = asyncio.create_task(upload(scheduler.admit(), 2**30))
+            slow = asyncio.create_task(upload(scheduler.admit(), 3))
+            await asyncio.sleep(0.001)
+            with scheduler.admit() as ticket:
+                assert (await ticket.call(Stage.DECODE, lambda: 7)).value == 7
+                with pytest.raises(Overloaded, match="too slowly"):
+                    await slow
+                with pytest.raises(Overloaded):
+                    scheduler.admit()  # the fast one stays
+                assert not fast.done()
+            with scheduler.admit():
+                fast.cancel()
+        await asyncio.wait([fast])
+
+    go(test())
+
+
+def test_a_body_that_does_not_arrive_in_time() -> None:
+    async def test() -> None:
+        async with running() as scheduler:
+            with scheduler.admit() as ticket, pytest.raises(UploadTimedOut, match=r"0\.01 s"):
+                async with ticket.arriving(0.01):
+                    await asyncio.get_running_loop().create_future()
 
     go(test())

@@ -10,7 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from runtime.devices import Device
+from runtime.engines import OnnxRuntimeSession
 from runtime.errors import ModelFolderInvalid
+from runtime.model import Model
 from service.app import create_app
 from service.settings import Settings
 from tests.model_folders import write_clip_scorer, write_denoiser, write_scorer
@@ -180,3 +183,56 @@ def test_reloading_under_load_loses_no_request(serve: Serve, folder: Path, png: 
         for future in asking:
             future.result()
     assert {status for status, _ in seen} == {200}
+
+
+def test_a_default_whose_folder_is_half_copied_goes_on_as_before(serve: Serve, folder: Path, jpeg: bytes) -> None:
+    shutil.rmtree(folder / "b")
+    client = serve(folder)
+    manifest = folder / "a" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:100])
+    assert list(reload(client)["failed"]) == ["a"]  # type: ignore[call-overload]
+    assert client.post("/v1/score", content=jpeg, headers=JPEG).json()["model"]["name"] == "a"
+
+
+def test_a_model_that_has_failed_is_not_ready_until_it_is_opened_anew(
+    serve: Serve, folder: Path, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = serve(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(OnnxRuntimeSession, "run", _fail)
+        refused = client.post("/v1/score?model=b", content=jpeg, headers=JPEG)
+    assert (refused.status_code, refused.json()["type"]) == (503, "urn:clearwatch:problem:model-not-ready")
+    assert client.post("/v1/score?model=b", content=jpeg, headers=JPEG).status_code == 503
+    assert client.post("/v1/score?model=a", content=jpeg, headers=JPEG).status_code == 200
+    ready = client.get("/readyz")
+    assert (ready.status_code, ready.json()["models"]["a"]) == (503, "ok")
+    assert "golden input" in ready.json()["models"]["b"]
+    assert "golden input" in client.get("/v1/models").json()["failed"]["b"]
+    assert "clearwatch_failed_models 1.0" in client.get("/metrics").text
+    assert reload(client)["changed"] == ["b"]
+    assert client.post("/v1/score?model=b", content=jpeg, headers=JPEG).status_code == 200
+    assert client.get("/readyz").status_code == 200
+
+
+def _fail(*_: object) -> None:
+    raise RuntimeError("the driver is gone")
+
+
+def test_a_folder_that_is_never_open_is_given_up_and_the_others_are_served(
+    serve: Serve, folder: Path, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released, open_folder = threading.Event(), Model.open
+
+    def hang(path: Path, device: Device) -> Model:
+        assert path.name != "a" or released.wait(60)
+        return open_folder(path, device)
+
+    monkeypatch.setattr(Model, "open", hang)
+    client = serve(folder, open_limit_s=2)
+    ready = client.get("/readyz").json()["models"]
+    assert "a: it was not open after 2 s" in ready["a"]
+    assert ready["b"] == "ok"
+    assert client.post("/v1/score?model=b", content=jpeg, headers=JPEG).status_code == 200
+    released.set()
+    assert reload(client)["added"] == ["a"]
+    assert client.get("/readyz").status_code == 200

@@ -22,7 +22,7 @@ RECIPES: dict[str, Recipe] = {
         limitations="It has seen one square.",
     ),
     "sampler": recipe("variational"),
-    "denoiser": recipe("denoising", data={"channels": 3}),
+    "denoiser": recipe("denoising", autoencoder={"orientations": 3}, data={"channels": 3}),
 }
 
 

@@ -67,6 +67,33 @@ def test_the_version_is_one_that_a_manifest_takes() -> None:
     assert "version: String should match" in complaint("version=a b")
 
 
+# -- recipes that extend others
+
+
+def written(path: Path, **tree: Any) -> str:  # noqa: ANN401
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return str(path)
+
+
+def test_a_recipe_that_extends_another_says_only_what_differs(tmp_path: Path) -> None:
+    sources = [{"path": "gate"}]
+    gate = written(tmp_path / "gate.yaml", extends="walkway", name="gate", data={"sources": sources}, seed=7)
+    night = written(tmp_path / "night.yaml", extends=gate, name="night", train={"steps": 9})
+    expected = read_recipe("walkway", ["name=night", "seed=7", "data.sources=[{path: gate}]", "train.steps=9"])
+    assert read_recipe(night) == expected
+    assert read_recipe(night, ["train.steps=3"]).train.steps == 3, "an override has the last word"
+
+
+def test_a_recipe_that_extends_what_is_not_there_or_itself_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no recipe 'walkwey'"):
+        read_recipe(written(tmp_path / "a.yaml", extends="walkwey"))
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    written(one, extends=str(other))
+    written(other, extends=str(one))
+    with pytest.raises(ConfigError, match=f"extend each other: {one} -> {other} -> {one}"):
+        read_recipe(str(one))
+
+
 # -- wrong keys and values
 
 

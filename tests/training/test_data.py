@@ -67,6 +67,18 @@ def test_scaled_copies_share_their_key(tmp_path: Path) -> None:
     assert len(set(found.keys)) == 2
 
 
+def test_less_detail_is_softer_and_has_less_noise(tmp_path: Path) -> None:
+    """A photograph's own noise would else be learned as a texture to keep."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 1), np.uint8)
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "noise.png").write_bytes(encode(noise, ImageFormat.PNG))
+    soft, sharp = (
+        load(config({"path": "frames", "scales": [1], "detail": detail}), tmp_path).pixels[0] for detail in (0.25, 1)
+    )
+    assert soft.shape == sharp.shape == noise.shape
+    assert soft.std() < 0.3 * sharp.std()
+
+
 def test_frames_of_several_sizes_are_no_batch(tmp_path: Path) -> None:
     write_images(tmp_path / "frames", 1)
     (tmp_path / "frames" / "tall.png").write_bytes(encode(draw(1, height=20)[0], ImageFormat.PNG))

@@ -124,9 +124,11 @@ def test_fill_takes_what_fits_and_names_the_rest(exported: Exported) -> None:
 def test_a_wider_network_starts_where_the_narrower_one_stood(exported: Exported) -> None:
     narrow = exported.autoencoders["denoiser"]
     assert isinstance(narrow, Denoiser)
-    wider = recipe("denoising", autoencoder={"widths": [6, 12], "estimator_width": 5}, data={"channels": 3})
+    wider = recipe(
+        "denoising", autoencoder={"widths": [6, 12], "estimator_width": 5, "orientations": 3}, data={"channels": 3}
+    )
     torch.manual_seed(1)
-    wide = build(wider.autoencoder, wider.shape)
+    wide = build(wider.autoencoder, wider.shape).eval()
     assert isinstance(wide, Denoiser)
     grow(wide, read_weights(exported.folder / "denoiser"))
     frames, level = torch.rand(2, 3, 16, 24), torch.tensor([0.05, 0.2])

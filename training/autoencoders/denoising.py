@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from runtime.manifest import Noise, Task
 from training.autoencoders.base import AutoencoderConfig, Denoiser, FrameShape, Losses, register
 from training.estimator import UNSHUFFLE, NoiseEstimator, fit
-from training.noise import AnyCorruption, Corrupted, Corruption, Gaussian
+from training.noise import AnyCorruption, Corrupted, Corruption, Gaussian, root_mean_square
 
-FAINT = 2 / 255  # levels below this fade out: rounding hides such noise, and a clean frame should stay one
+FAINT = 3 / 255  # levels below this fade out: such noise hardly shows, and a clean frame should stay one
 SMALLEST_ERROR = 1e-7  # mean squared, a twelfth of a level: keeps the gradient of a perfect frame finite
-CLEAN_SHARE = 0.2  # of the frames that the noise estimator learns from
+MEAN_WEIGHT = 16  # of the squared error of a frame's mean colour: small beside that of its pixels, yet it shows
+CLEAN_SHARE = 0.1  # of the frames that the noise estimator learns from
 
 
 class DenoisingConfig(AutoencoderConfig):
@@ -33,6 +34,9 @@ class DenoisingConfig(AutoencoderConfig):
     kind: Literal["denoising"] = "denoising"
     widths: tuple[int, ...] = Field((32, 64, 128, 256), min_length=1, description="channels at each scale")
     blocks: int = Field(2, ge=1, description="residual blocks a scale, each way")
+    orientations: int = Field(
+        1, ge=1, le=8, description="ways a frame is turned to be denoised; the mean is the result"
+    )
     estimator_width: int = Field(16, ge=4, description="channels of the noise estimator")
     corruption: AnyCorruption = Field(default_factory=Gaussian, description="clean frames to what a camera delivers")
     clean: AnyCorruption = Field(
@@ -62,6 +66,18 @@ class ResidualBlock(nn.Module):
         """Keep the shape."""
         residual: Tensor = self.body(features)
         return features + residual
+
+
+def turned(frames: Tensor, orientation: int) -> Tensor:
+    """Bring [B, C, H, W] into one of the eight orientations of a square: by quarter turns, and transposed if odd."""
+    frames = torch.rot90(frames, orientation // 2, (2, 3))
+    return frames.mT if orientation % 2 else frames
+
+
+def turned_back(frames: Tensor, orientation: int) -> Tensor:
+    """Undo `turned`."""
+    frames = frames.mT if orientation % 2 else frames
+    return torch.rot90(frames, -(orientation // 2), (2, 3))
 
 
 def _blocks(width: int, count: int) -> nn.Sequential:
@@ -137,9 +153,15 @@ class Denoising(Denoiser[Pyramid]):
         """Subtract the noise, the faintest of it in part; level 0 gives the frames back, exactly."""
         level = level.reshape(-1, 1, 1, 1)
         level_map = level.expand(-1, 1, frames.shape[2], frames.shape[3])
-        residual = self.decode(self.encode(torch.cat([frames, level_map], 1)))
+        residual = self._residual(torch.cat([frames, level_map], 1))
         # In fp32, so that what 16-bit arithmetic loses is lost on the residual alone.
         return frames + residual.float() * (level / FAINT).clamp(0, 1)
+
+    def _residual(self, frames: Tensor) -> Tensor:
+        """Average over the orientations (Timofte et al. 2016); in training one is enough, for crops come turned."""
+        count = 1 if self.training else self.config.orientations
+        residuals = [turned_back(self.decode(self.encode(turned(frames, index))), index) for index in range(count)]
+        return torch.stack(residuals).mean(0) if count > 1 else residuals[0]
 
     def estimate_noise_level(self, frames: Tensor) -> Tensor:
         """Ask the estimator."""
@@ -157,15 +179,21 @@ class Denoising(Denoiser[Pyramid]):
         self.estimator.requires_grad_(requires_grad=False)
 
     def loss(self, frames: Tensor) -> Losses:
-        """Root mean squared error of each denoised frame: faint noise counts too, and the mean brightness is kept."""
+        """Root mean squared error of each denoised frame, of its pixels and its mean colour: faint noise counts too."""
         noisy, level = self._corrupt(frames, self.config.corruption)
-        denoised = self.denoise(noisy, self._told(noisy, level / 255))
-        return Losses(((denoised - frames).square().mean((1, 2, 3)) + SMALLEST_ERROR).sqrt().mean())
+        error = self.denoise(noisy, self._told(noisy, level / 255, root_mean_square(noisy - frames))) - frames
+        drift = error.mean((2, 3)).square().mean(1)
+        return Losses((error.square().mean((1, 2, 3)) + MEAN_WEIGHT * drift + SMALLEST_ERROR).sqrt().mean())
 
     @torch.no_grad()
-    def _told(self, noisy: Tensor, level: Tensor) -> Tensor:
-        """Return levels [B] in 0..1, a little wrong or as the estimator has them: the network learns to look too."""
-        jittered = level * (1 + self.config.level_jitter * torch.randn_like(level))
+    def _told(self, noisy: Tensor, level: Tensor, rms: Tensor) -> Tensor:
+        """Return levels [B] in 0..1 that are a little wrong, or the estimator's: the network learns to look too.
+
+        For smeared noise anything between its RMS and its level may be said: nobody can tell well how much it was
+        smeared, and it has to be removed all the same. For white noise the two are one.
+        """
+        between = torch.lerp(torch.minimum(rms, level), level, torch.rand_like(level))
+        jittered = between * (1 + self.config.level_jitter * torch.randn_like(level))
         blind = torch.rand_like(level) < self.config.blind_share
         told = torch.where(blind, self.estimate_noise_level(noisy), jittered)
         return told.clamp(0, self.config.maximum_level / 255)

@@ -1,4 +1,8 @@
-"""The plain autoencoder: one hidden layer each way, h = s(W x + b) and x' = s(W' h + b') with the sigmoid s."""
+"""The plain autoencoder: one hidden layer each way, h = s(W x + b) and x' = s(W' h + b') with the sigmoid s.
+
+With `corruption` it is the denoising autoencoder of Vincent et al. 2010: the code is that of a noisy frame, and the
+error that of its reconstruction against the clean one.
+"""
 
 import math
 from typing import Literal
@@ -17,6 +21,7 @@ class PlainConfig(AutoencoderConfig):
 
     kind: Literal["plain"] = "plain"
     latent_dim: int = Field(64, ge=1, description="hidden units")
+    corruption: float = Field(0, ge=0, description="sigma, in 0..1, of the noise that is added to frames in training")
 
 
 @register
@@ -28,6 +33,7 @@ class Plain(Autoencoder[Tensor]):
 
     def __init__(self, config: PlainConfig, shape: FrameShape) -> None:
         super().__init__(shape)
+        self.corruption = config.corruption
         pixels = math.prod(shape.fixed)
         self.encoder = nn.Linear(pixels, config.latent_dim)
         self.decoder = nn.Linear(config.latent_dim, pixels)
@@ -46,5 +52,6 @@ class Plain(Autoencoder[Tensor]):
         return torch.sigmoid(self.decoder(code)).reshape(-1, *self.shape.fixed)
 
     def loss(self, frames: Tensor) -> Losses:
-        """Squared error."""
-        return Losses(squared_error(frames, self.reconstruct(frames)))
+        """Squared error of the clean frame."""
+        corrupted = frames + self.corruption * torch.randn_like(frames) if self.corruption else frames
+        return Losses(squared_error(frames, self.reconstruct(corrupted)))

@@ -59,6 +59,7 @@ class SpatiotemporalConfig(AutoencoderConfig):
     )
     looks_floor: float = Field(0.3, gt=0, description="added to the deviation of a block, in shares of the mean one")
     looks_cost: float = Field(8, ge=0, description="nats: people who stop are normal, and so looks must be rarer")
+    looks_cap: float = Field(8, gt=0, description="nats that looks can say: as much as normal motion ever does")
     motion_doubt: float = Field(0.3, gt=0, description="share of a block that must move for half its speed to count")
     worst: int = Field(6, ge=1, description="blocks that count")
 
@@ -202,7 +203,8 @@ class Spatiotemporal(ClipAutoencoder):
         scene = self._decode_small(code)
         looks = self.looks_tail((self._looks(frames, scene) - self.mean) / self.deviation)
         motion = self.motion_tail(self._motion(frames, flow) / self.pace)
-        evidence = torch.maximum(looks[:, None] - self.config.looks_cost, motion)
+        stands = (looks - self.config.looks_cost).clamp(max=self.config.looks_cap)
+        evidence = torch.maximum(stands[:, None], motion)
         return Judgement(code, self._enlarge(scene), evidence[:, -1], self._worst(evidence))
 
     def _worst(self, evidence: Tensor) -> Tensor:

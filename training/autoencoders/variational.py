@@ -1,7 +1,8 @@
 """The variational autoencoder (Kingma and Welling 2014): the code is a distribution, and so it can be sampled.
 
 The encoder gives mean and variance of a diagonal Gaussian q(z|x); a sample z = mu + sigma * epsilon is decoded; the
-loss is the negative evidence lower bound -E log p(x|z) + beta KL(q(z|x) || N(0, I)).
+loss is the negative evidence lower bound -E log p(x|z) + beta KL(q(z|x) || N(0, I)). With `importance_samples` k > 1
+it is the tighter bound of Burda et al. 2016, -E log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x).
 """
 
 import math
@@ -26,11 +27,21 @@ class VariationalConfig(AutoencoderConfig):
     latent_dim: int = Field(50, ge=1)
     beta: float = Field(1, gt=0, description="weight of the KL divergence (Higgins et al. 2017); 1 is the ELBO")
     likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
+    binarise: bool = Field(default=False, description="learn black and white frames, drawn anew with grey as chance")
+    importance_samples: int = Field(1, ge=1, description="k of the importance-weighted bound (Burda et al. 2016)")
 
     @model_validator(mode="after")
     def _one_network(self) -> Self:
         if bool(self.hidden_sizes) == bool(self.widths):
             raise ValueError("give either hidden_sizes, for a dense network, or widths, for a convolutional one")
+        return self
+
+    @model_validator(mode="after")
+    def _one_objective(self) -> Self:
+        if self.importance_samples > 1 and self.beta != 1:
+            raise ValueError("the importance-weighted bound has no KL divergence to weigh: leave beta at 1")
+        if self.binarise and self.likelihood != "bernoulli":
+            raise ValueError("binarise makes frames black and white: the likelihood must be bernoulli")
         return self
 
 
@@ -42,6 +53,11 @@ def kl_divergence(mu: Tensor, log_var: Tensor) -> Tensor:
 def reparameterise(mu: Tensor, log_var: Tensor) -> Tensor:
     """Draw z = mu + sigma * epsilon, so that gradients pass through mu and sigma."""
     return mu + (log_var / 2).exp() * torch.randn_like(mu)
+
+
+def _log_mean(log_weights: Tensor) -> Tensor:
+    """Return the logarithm of the mean weight, [samples, B] -> [B]."""
+    return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
 
 
 @register
@@ -96,14 +112,32 @@ class Variational(Autoencoder[Tensor]):
         return -0.5 * (apart + 2 * self.log_scale + math.log(2 * math.pi)).flatten(1).sum(1)
 
     def loss(self, frames: Tensor) -> Losses:
-        """Negative evidence lower bound, in nats a frame."""
+        """Negative evidence lower bound, or importance-weighted bound, in nats a frame."""
+        frames = self.seen(frames)
         mu, log_var = self.posterior(frames)
+        if self.config.importance_samples > 1:
+            weights = self._log_weights(frames, mu, log_var, self.config.importance_samples)
+            return Losses(-_log_mean(weights).mean(), {"one_sample": -weights.mean()})
         log_prob = self.log_prob(frames, reparameterise(mu, log_var)).mean()
         kl = kl_divergence(mu, log_var).mean()
         return Losses(self.config.beta * kl - log_prob, {"negative_log_prob": -log_prob, "kl": kl})
 
+    def seen(self, frames: Tensor) -> Tensor:
+        """Return frames as the model learns them: themselves, or black and white ones drawn with grey as chance."""
+        return torch.bernoulli(frames) if self.config.binarise else frames
+
+    def _log_weights(self, frames: Tensor, mu: Tensor, log_var: Tensor, samples: int) -> Tensor:
+        """Return log p(x|z_i) p(z_i) / q(z_i|x) of draws z_i from q(z|x), [samples, B], in nats."""
+        mu, log_var = mu.repeat(samples, 1), log_var.repeat(samples, 1)
+        code = reparameterise(mu, log_var)
+        # log N(z; 0, I) - log N(z; mu, sigma^2): the normalising constants cancel
+        log_ratio = 0.5 * (log_var + (code - mu).square() / log_var.exp() - code.square()).sum(1)
+        log_prob = self.log_prob(frames.repeat(samples, 1, 1, 1), code)
+        return (log_prob + log_ratio).reshape(samples, -1)
+
     def measure(self, frames: Tensor) -> dict[tuple[str, str], float]:
         """Return the evidence lower bound, its KL part and the importance-weighted log p(x) of held-out frames."""
+        frames = self.seen(frames)
         mu, log_var = self.posterior(frames)
         kl = kl_divergence(mu, log_var)
         elbo = self.log_prob(frames, reparameterise(mu, log_var)) - kl
@@ -119,11 +153,5 @@ class Variational(Autoencoder[Tensor]):
 
         log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x): a lower bound in expectation, tighter the more samples.
         """
-        mu, log_var = self.posterior(frames)
-        weights = []
-        for _ in range(samples):
-            code = reparameterise(mu, log_var)
-            # log N(z; 0, I) - log N(z; mu, sigma^2): the normalising constants cancel
-            log_ratio = 0.5 * (log_var + (code - mu).square() / log_var.exp() - code.square()).sum(1)
-            weights.append(self.log_prob(frames, code) + log_ratio)
-        return torch.logsumexp(torch.stack(weights), 0) - math.log(samples)
+        posterior = self.posterior(frames)
+        return _log_mean(torch.cat([self._log_weights(frames, *posterior, 1) for _ in range(samples)]))

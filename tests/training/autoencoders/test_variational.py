@@ -111,8 +111,11 @@ def test_the_loss_is_the_negative_bound_with_beta(likelihood: str) -> None:
 class Linear(Variational):
     """x = W z + b + noise with z ~ N(0, I): Gaussian, so that log p(x) and p(z|x) are known in closed form."""
 
-    def __init__(self, *, flawed: bool) -> None:
-        super().__init__(VariationalConfig(hidden_sizes=(4,), latent_dim=2, likelihood="gaussian"), FrameShape(1, 1, 3))
+    def __init__(self, *, flawed: bool, importance_samples: int = 1) -> None:
+        config = VariationalConfig(
+            hidden_sizes=(4,), latent_dim=2, likelihood="gaussian", importance_samples=importance_samples
+        )
+        super().__init__(config, FrameShape(1, 1, 3))
         self.weight = torch.tensor([[1.0, 0.2], [-0.5, 0.8], [0.3, 0.6]])
         self.bias = torch.tensor([0.1, -0.2, 0.4])
         self.log_scale.data.fill_(math.log(0.5))
@@ -187,6 +190,76 @@ def test_the_measures_are_means_over_the_frames() -> None:
     mean_elbo, kl, log_p = figures.values()
     assert log_p >= mean_elbo - 0.5
     assert kl == pytest.approx(float(variational.kl_divergence(*autoencoder.posterior(frames)).mean().detach()))
+
+
+# -- black and white frames, and the importance-weighted objective
+
+
+def test_binarised_frames_are_drawn_anew_with_grey_as_chance() -> None:
+    autoencoder = made(binarise=True)
+    grey = torch.tensor([0.0, 0.2, 0.7, 1.0]).expand(20_000, 4)
+    drawn = autoencoder.seen(grey)
+    assert set(drawn.flatten().tolist()) == {0.0, 1.0}
+    assert torch.allclose(drawn.mean(0), grey[0], atol=0.02)
+    assert not torch.equal(drawn, autoencoder.seen(grey))
+    assert made().seen(grey) is grey
+
+
+@pytest.mark.parametrize("samples", [1, 7])
+def test_black_and_white_frames_are_what_the_loss_is_of(samples: int) -> None:
+    """Frames that are black and white already come out of the draw as they went in."""
+    frames = batch(3).round()
+    losses = []
+    for binarise in (False, True):
+        autoencoder = made(binarise=binarise, importance_samples=samples)
+        torch.manual_seed(0)
+        for weight in autoencoder.parameters():
+            weight.data = torch.randn_like(weight) * 0.05
+        losses.append(torch.stack([autoencoder.loss(frames).total.detach() for _ in range(300)]).mean())
+    assert torch.allclose(losses[0], losses[1], rtol=0.01)
+
+
+def test_the_importance_weighted_loss_is_the_bound_of_the_estimate() -> None:
+    """Its mean is that of log_likelihood with as many samples, and lies between the evidence bound and the truth."""
+    autoencoder, frames = Linear(flawed=True, importance_samples=5), torch.randn(400, 1, 1, 3)
+    with torch.no_grad():
+        loss = torch.stack([autoencoder.loss(frames).total for _ in range(50)]).mean()
+        estimate = torch.stack([autoencoder.log_likelihood(frames, samples=5).mean() for _ in range(50)]).mean()
+    assert float(-loss) == pytest.approx(float(estimate), abs=0.02)
+    assert elbo(autoencoder, frames, 200).mean() + 0.1 < -loss < autoencoder.true_log_prob(frames).mean()
+
+
+def test_its_gradient_is_that_of_the_normalised_weights() -> None:
+    """Burda et al. 2016, equation 14: the mean of the gradients of log w_i, each weighted by w_i / sum_j w_j."""
+    autoencoder, frames = made(importance_samples=6), batch(3)
+    bias = autoencoder.decoder[0][-1].bias  # type: ignore[index]
+    torch.manual_seed(3)
+    (found,) = torch.autograd.grad(autoencoder.loss(frames).total, bias)
+    torch.manual_seed(3)
+    mu, log_var = autoencoder.posterior(frames)
+    draws = torch.randn(6 * 3, 4).reshape(6, 3, 4)
+    logs, slopes = [], []
+    for draw in draws:
+        code = mu + (log_var / 2).exp() * draw
+        log_w = autoencoder.log_prob(frames, code) + log_density(Normal(0, 1), code).sum(1)
+        log_w = log_w - log_density(Normal(mu, (log_var / 2).exp()), code).sum(1)
+        logs.append(log_w.detach())
+        slopes.append(torch.stack([torch.autograd.grad(one, bias, retain_graph=True)[0] for one in log_w]))
+    shares = torch.stack(logs).softmax(0)
+    expected = -(shares[..., None] * torch.stack(slopes)).sum(0).mean(0)
+    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"importance_samples": 5, "beta": 2}, "no KL divergence to weigh"),
+        ({"binarise": True, "likelihood": "gaussian"}, "the likelihood must be bernoulli"),
+    ],
+)
+def test_objectives_that_contradict_themselves_are_refused(settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        made(**settings)
 
 
 # -- the networks

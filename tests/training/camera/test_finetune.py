@@ -12,7 +12,7 @@ from training.camera.learn import Study, study
 from training.config import TrainConfig
 from training.graph import DenoiserGraph, NoiseEstimatorGraph
 
-QUICK = TrainConfig(steps=80, batch_size=8, learning_rate=0.01, warmup_steps=5, ema_decay=0.8)
+QUICK = TrainConfig(steps=200, batch_size=8, learning_rate=0.01, warmup_steps=5, ema_decay=0.8)
 
 
 @pytest.fixture

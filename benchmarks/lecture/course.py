@@ -1,0 +1,144 @@
+"""What the parts of the lecture share: pictures to learn from, and models that are trained once and kept."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from training.autoencoders.base import Autoencoder
+from training.checkpoints import newest_checkpoint
+from training.config import Recipe, parse_recipe
+from training.data import DataConfig, Frames, Split, load, split
+from training.graph import to_unit
+from training.trainer import load_run, train
+
+SEED = 0
+BATCH = 100
+COST_FILE = "cost.json"
+
+Labels = npt.NDArray[np.integer[Any]]
+
+DIGITS = {
+    "sources": [{"path": "mnist/mnist.npz:x_train"}], "channels": 1, "height": 28, "width": 28,
+    "split": "image", "validation_share": 0.05, "calibration_share": 0,
+}  # fmt: skip
+FOOTAGE = {
+    "sources": [{"path": "ped2/train"}], "channels": 1, "height": 64, "width": 96,
+    "split": "clip", "validation_share": 0.1, "calibration_share": 0.25,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Material:
+    """Pictures of one sort: `data` says how they are read, `test` are those that nothing was learned from."""
+
+    key: str
+    """What files are named after."""
+
+    name: str
+    data: Mapping[str, Any]
+    split: Split
+    test: Tensor
+    """[n, C, H, W] in 0..1."""
+
+    @cached_property
+    def learned(self) -> Tensor:
+        """The pictures to learn from, in the same form."""
+        return as_tensor(self.split.train)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An autoencoder in evaluation mode, and what it cost."""
+
+    autoencoder: Autoencoder[Any]
+    minutes: float
+    """Of one core, in training."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """Data sets, and the folder that keeps trained models; `quick` is for settings that take minutes."""
+
+    root: Path
+    folder: Path
+    quick: bool
+
+    @cached_property
+    def digits(self) -> Material:
+        """MNIST: 57,000 images to learn from, 3,000 to choose the checkpoint, the 10,000 test images."""
+        config = DataConfig.model_validate(DIGITS)
+        parts = split(load(config, self.root), config, SEED)
+        test = DataConfig.model_validate(DIGITS | {"sources": [{"path": "mnist/mnist.npz:x_test"}]})
+        return Material("mnist", "MNIST", DIGITS, parts, as_tensor(load(test, self.root)))
+
+    @cached_property
+    def labels(self) -> tuple[Labels, Labels]:
+        """Which digit it is, of the images to learn from and of the test images."""
+        with np.load(self.root / "mnist" / "mnist.npz") as archive:
+            known, test = archive["y_train"], archive["y_test"]
+        numbers = [int(key.rpartition("/")[2]) for key in self.digits.split.train.keys]
+        return known[numbers], test
+
+    @cached_property
+    def footage(self) -> Material:
+        """UCSD Ped2, normal frames at 96 x 64; tested on clips that are held out."""
+        data = FOOTAGE | {"frame_stride": 5 if self.quick else 1}
+        config = DataConfig.model_validate(data)
+        parts = split(load(config, self.root), config, SEED)
+        return Material("ped2", "UCSD Ped2", data, parts, as_tensor(parts.calibration))
+
+    def trained(
+        self,
+        name: str,
+        material: Material,
+        autoencoder: Mapping[str, Any],
+        steps: int,
+        **settings: Any,  # noqa: ANN401
+    ) -> Trained:
+        """Train, or take what is kept, or go on where it was interrupted; `settings` are keys of `train:`.
+
+        Raises RunError where the folder keeps a model of that name with other settings.
+        """
+        name = name.replace(".", "-")  # what a recipe may be called
+        recipe = parse_recipe(
+            {
+                "name": name, "description": "of the lecture", "licence": "Apache-2.0", "seed": SEED,
+                "autoencoder": autoencoder, "data": material.data,
+                "train": {"steps": steps, "batch_size": BATCH, "warmup_steps": min(200, steps // 10),
+                          "ema_decay": 0.99 if self.quick else 0.999, "validate_every": min(500, steps), **settings},
+            },
+            name,
+        )  # fmt: skip
+        run = self.folder / "models" / name
+        _finish(recipe, material.split, run)
+        cost = json.loads((run / COST_FILE).read_text(encoding="utf-8"))
+        return Trained(load_run(run)[1], cost["cpu_seconds"] / 60)
+
+
+def _finish(recipe: Recipe, parts: Split, run: Path) -> None:
+    """Train up to the last step, and add the processor's time to what earlier attempts took."""
+    _, steps = newest_checkpoint(run, recipe)
+    cost = run / COST_FILE
+    before = json.loads(cost.read_text(encoding="utf-8"))["cpu_seconds"] if cost.is_file() else 0.0
+    if steps >= recipe.train.steps and cost.is_file():
+        return
+    start = time.process_time()
+    try:
+        train(recipe, parts, run, resume=True)
+    finally:  # also where Ctrl-C ends it
+        run.mkdir(parents=True, exist_ok=True)
+        cost.write_text(json.dumps({"cpu_seconds": before + time.process_time() - start}) + "\n", encoding="utf-8")
+
+
+def as_tensor(frames: Frames) -> Tensor:
+    """Stack frames to [n, C, H, W] in 0..1."""
+    return to_unit(torch.from_numpy(frames.batch(range(len(frames)))))

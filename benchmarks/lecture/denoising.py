@@ -1,0 +1,133 @@
+"""Denoising as a lesson: what corruption does to the features of an autoencoder, and who takes noise out best."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.denoising.denoiser import ShippedDenoiser
+from benchmarks.lecture.bottleneck import Curve, curves
+from benchmarks.lecture.course import Course, Trained
+from benchmarks.lecture.measures import PrincipalComponents, in_batches, probe_accuracy
+from benchmarks.lecture.page import Section
+from benchmarks.shipped import able_to
+from runtime.images import Pixels
+from runtime.manifest import Task
+from training.card import Row
+from training.evaluate import psnr
+from training.graph import to_levels, to_unit
+from training.pictures import add_gaussian
+
+UNITS = 144
+DENOISER = "denoiser-fast"
+SHOWN = 16  # filters a row
+SIGMAS = (25, 50)  # of 255 levels
+
+Method = Callable[[Pixels], Pixels]
+"""Noisy frames [n, h, w, 1] to clean ones."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is trained and measured."""
+
+    corruptions: tuple[float, ...]
+    """Sigmas, in 0..1."""
+
+    steps: int
+    probe: int
+    """Images that the linear probe learns from."""
+
+    frames: int
+    """Test frames that noise is taken out of."""
+
+
+FULL = Plan((0, 0.1, 0.25, 0.5), 20_000, 20_000, 1_000)
+QUICK = Plan((0, 0.5), 600, 2_000, 50)
+
+
+def denoising(course: Course, section: Section) -> None:
+    """Train with more and more corruption; look at filters and codes; hold every kind to a real denoiser."""
+    plan = QUICK if course.quick else FULL
+    section.say(
+        "A denoising autoencoder (Vincent et al. 2008) minimises |x - D(E(x + ε))|²: it is given noise and asked for "
+        f"the clean frame. Here ε ~ N(0, σ²), and E and D are one sigmoid layer each way with {UNITS} units, more than "
+        "a bottleneck needs: it is the noise that makes them look for strokes instead of pixels."
+    )
+    trained = {
+        value: course.trained(
+            f"corruption-{value:g}",
+            course.digits,
+            {"kind": "plain", "latent_dim": UNITS, "corruption": value},
+            plan.steps,
+        )
+        for value in plan.corruptions
+    }
+    section.table("MNIST, linear probe of the codes of clean images", [
+        {"σ in training": f"{value:g}", "accuracy (%)": _probe(course, one, plan)} for value, one in trained.items()
+    ])  # fmt: skip
+    caption = "Filters (rows of W) of the first units, σ in training growing from above: " + ", ".join(
+        f"{value:g}" for value in trained
+    )
+    section.pictures("filters", caption, [filters(one) for one in trained.values()])
+    digits, footage = curves(course)
+    corrupted = {f"plain, {UNITS} units, σ = {value:g}": one for value, one in trained.items()}
+    for curve, extra in ((digits, corrupted), (footage, {})):
+        section.table(
+            f"{curve.material.name} as noisy frames, PSNR (dB), noise clipped and rounded, output rounded",
+            _compare(course, curve, extra, plan.frames),
+        )
+    section.say(
+        "Codes of few numbers cannot hold a frame, so that on frames a bottleneck loses more than it removes. A real "
+        "denoiser has none: its code is a pyramid of feature maps, its answer the noise to take away. It is told the "
+        "level here, and was trained on photographs, never on digits."
+    )
+
+
+def _probe(course: Course, trained: Trained, plan: Plan) -> float:
+    digits = course.digits
+    parts = digits.learned[: plan.probe], digits.test
+    codes = (in_batches(trained.autoencoder.encode, frames) for frames in parts)
+    return probe_accuracy((next(codes), next(codes)), (course.labels[0][: plan.probe], course.labels[1]))
+
+
+def filters(trained: Trained) -> list[Pixels]:
+    """Return the weights that lead to the first units as pictures [h, w, 1]: 0 is grey, the largest black or white."""
+    weights: Tensor = trained.autoencoder.get_parameter("encoder.weight").detach()[:SHOWN]
+    scaled = 0.5 + 0.5 * weights / weights.abs().amax(1, keepdim=True)
+    return list(to_levels(scaled.reshape(-1, *trained.autoencoder.shape.fixed)).numpy())
+
+
+def _compare(course: Course, curve: Curve, extra: Mapping[str, Trained], frames: int) -> list[Row]:
+    material, width = curve.material, max(curve.widths)
+    models = {f"{kind}, {width} numbers": one for kind, one in curve.trained(course, width).items()}
+    components = PrincipalComponents.fit(material.learned, width)
+    methods: dict[str, Method] = {"noisy": lambda noisy: noisy}
+    methods[f"PCA, {width} numbers"] = _through(partial(components.reconstruct, components=width))
+    methods |= {name: _through(one.autoencoder.reconstruct) for name, one in (models | dict(extra)).items()}
+    clean = to_levels(material.test[:: max(1, len(material.test) // frames)][:frames]).numpy()
+    rows: dict[str, dict[str, str | float]] = {name: {"": name} for name in (*methods, DENOISER)}
+    denoiser = next(ShippedDenoiser(*opened) for opened in able_to(Task.DENOISE) if opened[0].name == DENOISER)
+    for sigma in SIGMAS:
+        noisy = _noisy(clean, sigma)
+        for name, method in methods.items():
+            rows[name][f"sigma {sigma}"] = mean_psnr(clean, method(noisy))
+        answers = np.stack([denoiser.given(frame, sigma) for frame in noisy])
+        rows[DENOISER][f"sigma {sigma}"] = mean_psnr(clean, answers)
+    return list(rows.values())
+
+
+def _through(reconstruct: Callable[[Tensor], Tensor]) -> Method:
+    return lambda noisy: to_levels(in_batches(reconstruct, to_unit(torch.from_numpy(noisy)))).numpy()
+
+
+def _noisy(clean: Pixels, sigma: float) -> Pixels:
+    return np.stack([add_gaussian(frame, sigma, np.random.default_rng([0, i])) for i, frame in enumerate(clean)])
+
+
+def mean_psnr(clean: Pixels, other: Pixels) -> float:
+    """Return the mean PSNR of frames [n, h, w, 1], in dB."""
+    return float(np.mean([psnr(one, two) for one, two in zip(clean, other, strict=True)]))

@@ -1,0 +1,59 @@
+"""Models are trained once, kept, gone on with, and never taken for others."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.lecture import course as lecture
+from benchmarks.lecture.course import Course
+from training.errors import RunError
+
+PLAIN = {"kind": "plain", "latent_dim": 3}
+
+
+def refuse(*_: object, **__: object) -> Path:
+    pytest.fail("trained again")
+
+
+def test_a_model_is_trained_once_and_kept(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = course.trained("plain-0.5", course.digits, PLAIN, 12)
+    assert first.minutes > 0
+    assert not first.autoencoder.training
+    monkeypatch.setattr(lecture, "train", refuse)
+    again = course.trained("plain-0.5", course.digits, PLAIN, 12)
+    assert again.minutes == first.minutes
+    frames = course.digits.test[:4]
+    assert torch.equal(again.autoencoder.reconstruct(frames), first.autoencoder.reconstruct(frames))
+
+
+def test_one_that_was_interrupted_goes_on_and_its_cost_adds_up(course: Course) -> None:
+    course.trained("plain", course.digits, PLAIN, 6)
+    cost = course.folder / "models" / "plain" / "cost.json"
+    cost.write_text(json.dumps({"cpu_seconds": 600.0}))
+    trained = course.trained("plain", course.digits, PLAIN, 12)
+    assert 10 < trained.minutes < 12
+    last = torch.load(cost.parent / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 12
+
+
+def test_other_settings_under_a_kept_name_are_refused(course: Course) -> None:
+    course.trained("plain", course.digits, PLAIN, 6)
+    with pytest.raises(RunError, match="latent_dim = 3"):
+        course.trained("plain", course.digits, PLAIN | {"latent_dim": 4}, 6)
+
+
+def test_the_labels_are_those_of_the_images_to_learn_from(course: Course) -> None:
+    known, test = course.labels
+    frames = course.digits.split.train
+    bars = [bool((pixels[18:24, 4:24] == 255).all()) for pixels in frames.pixels]
+    assert len(frames) == 228
+    assert known.astype(bool).tolist() == bars
+    assert len(test) == len(course.digits.test) == 60
+
+
+def test_footage_is_tested_on_clips_that_are_held_out(course: Course) -> None:
+    footage = course.footage
+    assert footage.test.shape == (8, 1, 64, 96), "every fifth frame of one clip in four"
+    assert set(footage.split.calibration.clips).isdisjoint(footage.split.train.clips)

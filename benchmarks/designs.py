@@ -33,9 +33,9 @@ EVERY = 3  # clips, of those that end at every other frame
 FUSED = (0, 2)  # folds
 SPAN = Span(6, 3)
 FIELDS = 6
-COSTS = (1.0, 4.0, 8.0, 14.0, 22.0)  # nats
-CAPS = (4.0, 6.0, 8.0, 10.0, 14.0, np.inf)  # nats
-COST = 8.0  # with each cap
+COSTS = (1.0, 4.0, 6.0, 8.0, 14.0, 22.0)  # nats
+CAPS = (6.0, 7.0, 8.0, 9.0, 14.0, np.inf)  # nats
+COST = 6.0  # with each cap
 
 Scores = npt.NDArray[np.float64]
 

@@ -58,7 +58,7 @@ class SpatiotemporalConfig(AutoencoderConfig):
         (1.5, 1.5), description="cells, up and along: statistics are smoothed by a Gaussian of this deviation"
     )
     looks_floor: float = Field(0.3, gt=0, description="added to the deviation of a block, in shares of the mean one")
-    looks_cost: float = Field(8, ge=0, description="nats: people who stop are normal, and so looks must be rarer")
+    looks_cost: float = Field(6, ge=0, description="nats: people who stop are normal, and so looks must be rarer")
     looks_cap: float = Field(8, gt=0, description="nats that looks can say: as much as normal motion ever does")
     motion_doubt: float = Field(0.3, gt=0, description="share of a block that must move for half its speed to count")
     worst: int = Field(6, ge=1, description="blocks that count")

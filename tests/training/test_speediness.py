@@ -32,7 +32,7 @@ def test_cells_are_means_of_what_changed() -> None:
     ends, flow, scene = gliding(1.5)
     cells = GRID.cells(ends, flow, scene)
     assert cells.shape == (1, 1, PLANES, ROWS, COLUMNS)
-    now, before, looks = torch.split(cells[0, 0], (MOTION, MOTION, LOOKS))
+    now, before, looks = torch.split(cells[0, 0], [MOTION, MOTION, LOOKS])
     for motion, speed in ((now, 3), (before, 1.5)):
         assert torch.allclose(motion[SPEED], speed * motion[SHARE])
         assert torch.allclose(motion[2], motion[SPEED])

@@ -47,9 +47,9 @@ class SpatiotemporalConfig(AutoencoderConfig):
     widths: tuple[int, ...] = Field((16, 32, 48, 64), min_length=1, description="channels; each halves the size")
     latent_dim: int = Field(4, ge=1, description="narrow: the scene and its light, not who walks through it")
     shrink: int = Field(2, ge=1, description="the autoencoder sees frames this many times smaller")
-    clip: int = Field(31, ge=2, description="frames that a verdict looks at")
+    clip: int = Field(13, ge=2, description="frames that a verdict looks at")
     looks_step: int = Field(
-        6, ge=1, description="of the frames of the clip every so many are looked at for what stands"
+        3, ge=1, description="of the frames of the clip every so many are looked at for what stands"
     )
     flow_step: int = Field(2, ge=1, description="frames that the optical flow reaches over")
     moments: int = Field(2, ge=1, description="fields of flow that are judged, up to the last frame")
@@ -60,7 +60,7 @@ class SpatiotemporalConfig(AutoencoderConfig):
         (1.5, 1.5), description="cells, up and along: statistics are smoothed by a Gaussian of this deviation"
     )
     looks_floor: float = Field(0.3, gt=0, description="added to the deviation of a block, in shares of the mean one")
-    looks_cost: float = Field(6, ge=0, description="nats: people who stop are normal, and so looks must be rarer")
+    looks_cost: float = Field(14, ge=0, description="nats: people who stop are normal, and so looks must be rarer")
     looks_cap: float = Field(8, gt=0, description="nats that looks can say: as much as normal motion ever does")
     speed_width: int = Field(32, ge=1, description="channels of the network that judges pace")
     speed_blocks: int = Field(2, ge=0, description="its residual blocks")
@@ -141,7 +141,7 @@ class Spatiotemporal(ClipAutoencoder):
         rows, columns = (-(-length // config.cell) for length in (height, width))
         self.register_buffer("mean", torch.zeros(rows, columns))
         self.register_buffer("deviation", torch.ones(rows, columns))
-        self.speediness = Speediness(config.speed_width, config.speed_blocks)
+        self.speediness = Speediness(config.speed_width, config.speed_blocks).requires_grad_(requires_grad=False)
         self.looks_tail, self.speed_tail, self.pace_tail = Tail(), Tail(), Tail()
 
     @property
@@ -200,7 +200,9 @@ class Spatiotemporal(ClipAutoencoder):
         deviation = (square - mean.square()).clamp(min=0).sqrt()
         self.mean.copy_(mean)
         self.deviation.copy_(deviation + self.config.looks_floor * deviation.mean().clamp(min=TINY))
+        self.speediness.requires_grad_()
         fit(self.speediness, Examples(taught, faster), self.config.speed_steps)
+        self.speediness.requires_grad_(requires_grad=False)
         self.looks_tail.learn((looks - self.mean) / self.deviation)
         parts = torch.split(normal, 64)
         self.speed_tail.learn(torch.cat([self._speed(part.float()) for part in parts]))

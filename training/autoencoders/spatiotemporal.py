@@ -21,11 +21,12 @@ from runtime.motion import optical_flow
 from training.autoencoders.base import AutoencoderConfig, ClipAutoencoder, FrameShape, Judgement, Losses, register
 from training.graph import to_levels
 from training.layers import ConvolutionalDecoder, convolutional_encoder
-from training.speediness import FACTORS, SPEED, Examples, Grid, Speediness, fit
+from training.speediness import FACTORS, SHARE, SPEED, Examples, Grid, Speediness, fit
 
 TINY = 1e-6
 DARKEST = 1 / 510  # in 0..1: half a level
 SCENE_BATCHES = 40
+SLOWEST = 0.3  # of the mean pace: rows that nobody walks in must not become the loudest
 TAUGHT = 2  # of so many clips in a row one is played faster, to learn from
 TAIL = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005)
 """Shares of normal blocks that are further out than the knots of the tail."""
@@ -62,6 +63,7 @@ class SpatiotemporalConfig(AutoencoderConfig):
     looks_floor: float = Field(0.3, gt=0, description="added to the deviation of a block, in shares of the mean one")
     looks_cost: float = Field(14, ge=0, description="nats: people who stop are normal, and so looks must be rarer")
     looks_cap: float = Field(8, gt=0, description="nats that looks can say: as much as normal motion ever does")
+    motion_doubt: float = Field(0.3, gt=0, description="share of a block that must move for half its pace to count")
     speed_width: int = Field(32, ge=1, description="channels of the network that judges pace")
     speed_blocks: int = Field(2, ge=0, description="its residual blocks")
     speed_steps: int = Field(2400, ge=0, description="that it learns for, at the export")
@@ -128,6 +130,7 @@ class Spatiotemporal(ClipAutoencoder):
     tasks = frozenset({Task.RECONSTRUCT, Task.SCORE, Task.ENCODE})
     mean: Tensor
     deviation: Tensor
+    pace: Tensor
 
     def __init__(self, config: SpatiotemporalConfig, shape: FrameShape) -> None:
         super().__init__(shape)
@@ -141,8 +144,9 @@ class Spatiotemporal(ClipAutoencoder):
         rows, columns = (-(-length // config.cell) for length in (height, width))
         self.register_buffer("mean", torch.zeros(rows, columns))
         self.register_buffer("deviation", torch.ones(rows, columns))
+        self.register_buffer("pace", torch.ones(rows, 1))
         self.speediness = Speediness(config.speed_width, config.speed_blocks).requires_grad_(requires_grad=False)
-        self.looks_tail, self.speed_tail, self.pace_tail = Tail(), Tail(), Tail()
+        self.looks_tail, self.speed_tail, self.pace_tail, self.speediness_tail = Tail(), Tail(), Tail(), Tail()
 
     @property
     def latent_dim(self) -> int:
@@ -204,10 +208,11 @@ class Spatiotemporal(ClipAutoencoder):
         fit(self.speediness, Examples(taught, faster), self.config.speed_steps)
         self.speediness.requires_grad_(requires_grad=False)
         self.looks_tail.learn((looks - self.mean) / self.deviation)
-        parts = torch.split(normal, 64)
-        self.speed_tail.learn(torch.cat([self._speed(part.float()) for part in parts]))
         with torch.no_grad():
-            self.pace_tail.learn(torch.cat([self.speediness(part.float()) for part in parts]))
+            parts = [part.float() for part in torch.split(normal, 64)]
+            self.pace.copy_(_pace(torch.cat([self._walked(part) for part in parts])))
+            for tail, measure in self._measures:
+                tail.learn(torch.cat([measure(part) for part in parts]))
 
     def _seen(self, clips: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Yield looks, cells of the last moment, those of every other clip, and what they are when played faster."""
@@ -239,16 +244,29 @@ class Spatiotemporal(ClipAutoencoder):
         evidence = torch.maximum(stands[:, None], self._motion(self.grid.cells(ends, self.flow_step * flow, scene)))
         return Judgement(code, self._enlarge(scene), evidence[:, -1], self._worst(evidence))
 
+    @property
+    def _measures(self) -> tuple[tuple[Tail, Callable[[Tensor], Tensor]], ...]:
+        """The ways to judge motion, [n, PLANES, rows, columns] -> [n, ...], and the tail of each."""
+        return (
+            (self.speed_tail, self._speed),
+            (self.pace_tail, lambda cells: self._walked(cells) / self.pace),
+            (self.speediness_tail, self.speediness),
+        )
+
     def _motion(self, cells: Tensor) -> Tensor:
-        """Return the evidence [B, n, rows, columns] of cells [B, n, PLANES, ...]: the mean of what both ways say."""
-        flat = cells.flatten(0, 1)
-        pace = F.interpolate(self.pace_tail(self.speediness(flat))[:, None], size=cells.shape[3:])[:, 0]
-        evidence: Tensor = (self.speed_tail(self._speed(flat)) + pace) / 2
-        return evidence.reshape(*cells.shape[:2], *cells.shape[3:])
+        """Return the evidence [B, n, rows, columns] of cells [B, n, PLANES, ...]: the mean of what all measures say."""
+        flat, size = cells.flatten(0, 1), cells.shape[3:]
+        said = [F.interpolate(tail(measure(flat))[:, None], size=size) for tail, measure in self._measures]
+        return torch.cat(said, 1).mean(1).reshape(*cells.shape[:2], *size)
 
     def _speed(self, cells: Tensor) -> Tensor:
-        """Return the mean speed in each block, [n, PLANES, rows, columns] -> [n, rows, columns]; who stands has 0."""
+        """Return the mean speed in each block; who stands has 0."""
         return _averaged(cells[:, SPEED : SPEED + 1], self.config.motion_block)[:, 0]
+
+    def _walked(self, cells: Tensor) -> Tensor:
+        """Return the mean speed of what moves in each block, less where little moves."""
+        share = _averaged(cells[:, SHARE : SHARE + 1], self.config.motion_block)[:, 0]
+        return self._speed(cells) / (share + self.config.motion_doubt)
 
     def _worst(self, evidence: Tensor) -> Tensor:
         """Return the mean of the worst blocks at each moment, in the mean over the moments, [B].
@@ -276,6 +294,22 @@ class Spatiotemporal(ClipAutoencoder):
 def _averaged(cells: Tensor, side: int) -> Tensor:
     """Average over overlapping blocks, which the border cuts."""
     return F.avg_pool2d(cells, side, stride=1, padding=side // 2, count_include_pad=False)
+
+
+def _pace(motion: Tensor) -> Tensor:
+    """Return what a block shows when somebody walks in it, row by row, [rows, 1], from blocks [n, rows, columns].
+
+    The mean, every block weighed by itself, so that it does not matter how seldom somebody does; then a straight line,
+    as perspective has it.
+    """
+    weight = motion.sum((0, 2))
+    shown = motion.square().sum((0, 2)) / weight.clamp(min=TINY)
+    rows = torch.arange(len(weight), dtype=motion.dtype)
+    weight = weight / weight.sum().clamp(min=TINY)
+    middle, level = (weight * rows).sum(), (weight * shown).sum().clamp(min=TINY)
+    spread = (weight * (rows - middle).square()).sum().clamp(min=TINY)
+    slope = (weight * (rows - middle) * (shown - level)).sum() / spread
+    return (level + slope * (rows - middle)).clamp(min=SLOWEST * float(level))[:, None]
 
 
 def _smoothed(moments: Tensor, reach: tuple[float, float]) -> Tensor:

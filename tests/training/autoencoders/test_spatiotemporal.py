@@ -210,10 +210,32 @@ def batches() -> Iterator[tuple[Tensor, Tensor]]:
         yield clip_to_unit(torch.from_numpy(clip[None])), flow[None]
 
 
+def streets(seldom: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield clips in which all moves, below thrice as fast as above; in the lower half once in `seldom` clips."""
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        frames = torch.from_numpy(rng.integers(0, 2, (1, TIME, 1, HEIGHT, WIDTH))).float()
+        flow = torch.zeros(1, 3, 2, HEIGHT, WIDTH)
+        flow[:, :, 0] = torch.linspace(1, 3, HEIGHT)[:, None]
+        if index % seldom:
+            flow[..., HEIGHT // 2 :, :] = 0
+        yield frames, flow
+
+
+@pytest.mark.parametrize("seldom", [1, 6])
+def test_pace_grows_as_perspective_has_it_however_seldom_somebody_walks(seldom: int) -> None:
+    autoencoder = small(speed_steps=0)
+    autoencoder.learn_normal(lambda: streets(seldom))
+    pace = autoencoder.pace[:, 0]
+    assert float(pace[-2] / pace[1]) == pytest.approx(2.7 / 1.3, rel=0.2)
+    assert (pace.diff() > 0).all()
+
+
 def test_where_nothing_ever_moves_nothing_breaks() -> None:
     autoencoder = small(speed_steps=2)
     autoencoder.learn_normal(lambda: ((frames * 0, flow * 0) for frames, flow in batches()))
     assert (autoencoder.deviation > 0).all()
+    assert (autoencoder.pace > 0).all()
     frames, flow = next(batches())
     assert all(part.isfinite().all() for part in autoencoder.judge(frames, flow))
 

@@ -124,6 +124,9 @@ class FrameInput(Frozen):
     width: int | None = Field(None, gt=0)
     time: int = Field(1, gt=0, description="frames in a clip")
     flow_step: int | None = Field(None, gt=0, description="frames that `flow` reaches over; absent: no such input")
+    flow_fields: int | None = Field(
+        None, gt=0, description="of flow, the last one up to the newest frame; absent: from the first frame on"
+    )
     stride: int = Field(1, gt=0, description="pixels")
     receptive_field: int = Field(0, ge=0, description="pixels that an output pixel looks at, to each side")
 
@@ -135,14 +138,18 @@ class FrameInput(Frozen):
 
     @model_validator(mode="after")
     def _flows_fill_the_clip(self) -> "FrameInput":
-        if self.flow_step is not None and (self.time == 1 or (self.time - 1) % self.flow_step):
+        if self.flow_fields is not None and not 0 < self.flow_fields * (self.flow_step or 0) < self.time:
+            raise ValueError(f"flow_fields must be of a flow_step each, and fit into the {self.time} frames of a clip")
+        if self.flow_step is None or self.flow_fields is not None:
+            return self
+        if self.time == 1 or (self.time - 1) % self.flow_step:
             raise ValueError(f"time must be 1 more than a multiple of flow_step, {self.flow_step}; it is {self.time}")
         return self
 
     @property
     def flows(self) -> int:
         """How many flow fields a clip has."""
-        return 0 if self.flow_step is None else (self.time - 1) // self.flow_step
+        return 0 if self.flow_step is None else self.flow_fields or (self.time - 1) // self.flow_step
 
     @property
     def shape(self) -> tuple[int | str, ...]:

@@ -150,11 +150,11 @@ class Model:
 
     def _flow(self, frames: Pixels) -> Arrays:
         """Return the flow of clips for a graph that takes it; nothing for other graphs and other frames."""
-        step = self.manifest.input.flow_step
+        geometry = self.manifest.input
         takes = tuple(tensor for tensor in self._graphs["autoencoder"].inputs if tensor.name == "frames")
-        if step is None or not _accepts(takes, {"frames": frames}):
+        if geometry.flow_step is None or not _accepts(takes, {"frames": frames}):
             return {}
-        return {"flow": np.stack([optical_flow(clip, step) for clip in frames])}
+        return {"flow": np.stack([optical_flow(clip, geometry.flow_step, geometry.flows) for clip in frames])}
 
     def generate(self, latents: Floats) -> Pixels:
         """Decode latents [n, latent_dim] to uint8 samples [n, h, w, c].

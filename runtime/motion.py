@@ -18,18 +18,18 @@ Flow = npt.NDArray[np.float32]
 
 SMALLEST = 32  # pixels: OpenCV's search fails, and badly, on sides much shorter than this
 
-REMEMBERED = 64  # flow fields: those of the clips of eight cameras, for the next frame's clip shares most of them
+REMEMBERED = 128  # flow fields: those of the clips of eight cameras, for the next frame's clip shares most of them
 
 _thread = threading.local()
 
 
-def optical_flow(clip: Pixels, step: int) -> Flow:
-    """Return [(time - 1) / step, h, w, 2]: where each pixel came from, `step` frames earlier, in pixels a frame.
+def optical_flow(clip: Pixels, step: int, fields: int) -> Flow:
+    """Return [fields, h, w, 2]: where each pixel came from, `step` frames earlier, in pixels a frame.
 
-    `clip` is [time, h, w, c]; the flow ends at the frames step, 2 step, ... By dense inverse search (Kroeger et al.
-    2016, the preset "fast" at half instead of a quarter of the size, without refinement).
+    `clip` is [time, h, w, c]; the last field ends at its last frame, the others `step`, 2 `step`, ... earlier. By
+    dense inverse search (Kroeger et al. 2016, OpenCV's preset "medium").
     """
-    grey = [_grey(frame) for frame in clip[::step]]
+    grey = [_grey(frame) for frame in clip[len(clip) - 1 - fields * step :: step]]
     shape = clip.shape[1:3]
     flows = [_dis(now.tobytes(), before.tobytes(), shape) for before, now in itertools.pairwise(grey)]
     return np.asarray(flows, np.float32) / np.float32(-step)
@@ -43,9 +43,7 @@ def _grey(frame: Pixels) -> Pixels:
 def _dis(now: bytes, before: bytes, shape: tuple[int, int]) -> Flow:
     """Return the displacement from `now` to `before`, in pixels; the same array again while it is remembered."""
     if not hasattr(_thread, "search"):  # it keeps buffers, so no two threads may share one
-        _thread.search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        _thread.search.setFinestScale(1)  # people far away are ten pixels wide: the preset's 2 would miss them
-        _thread.search.setVariationalRefinementIterations(0)  # costs more than all the rest and smooths people away
+        _thread.search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     now_grey, before_grey = (_continued(np.frombuffer(pixels, np.uint8).reshape(shape)) for pixels in (now, before))
     # From zero: without a flow to start from, OpenCV goes on from what this search found last, in whatever frames.
     found: Flow = _thread.search.calc(now_grey, before_grey, np.zeros((*now_grey.shape, 2), np.float32))

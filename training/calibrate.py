@@ -1,7 +1,7 @@
 """Set thresholds from normal frames alone, through the exported model: at its export, and later for each camera."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -33,16 +33,19 @@ Found = Iterable[tuple[str, str, Pixels]]
 
 
 def in_batches(
-    frames: Frames, label: str, run: Callable[[npt.NDArray[np.uint8]], Answer], time: int = 1
+    frames: Frames,
+    label: str,
+    run: Callable[[npt.NDArray[np.uint8]], Answer],
+    time: int = 1,
+    ends: Sequence[int] | None = None,
 ) -> Iterator[Answer]:
     """Call `run` on uint8 [n, h, w, c] stacks of up to 16 frames of one size, with a progress bar.
 
-    With `time` above 1 the stacks are the clips that end at the frames, [n, time, h, w, c].
+    With `time` above 1 the stacks are the clips that end at the frames, [n, time, h, w, c]: at all, or at `ends`.
     """
-    starts = range(0, len(frames), BATCH)
-    for start in tqdm(starts, label, unit="batch", disable=None):
-        chosen = range(start, min(start + BATCH, len(frames)))
-        yield run(frames.seen_at(chosen, time))
+    chosen = range(len(frames)) if ends is None else ends
+    for start in tqdm(range(0, len(chosen), BATCH), label, unit="batch", disable=None):
+        yield run(frames.seen_at(chosen[start : start + BATCH], time))
 
 
 def outputs_of(model: Model, frames: Frames, label: str) -> Iterator[Outputs]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor
@@ -116,6 +117,15 @@ class Frames:
                 f"{second[1]} x {second[0]}; set data.height and data.width"
             )
         return np.stack([self.pixels[i] for i in indices])
+
+
+def full_clips(clips: Sequence[str] | npt.NDArray[np.str_], time: int) -> npt.NDArray[np.bool_]:
+    """Tell which frames have `time` - 1 others before them in their clip, given the clip of each."""
+    names = np.asarray(clips)
+    full = np.zeros(len(names), bool)
+    for clip in np.unique(names):
+        full[np.flatnonzero(names == clip)[time - 1 :]] = True
+    return full
 
 
 @dataclass(frozen=True)

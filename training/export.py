@@ -35,7 +35,7 @@ from training.autoencoders.base import Autoencoder, ClipAutoencoder, Denoiser
 from training.calibrate import calibrate, in_batches
 from training.card import BEFORE_EXPORT, write_card
 from training.config import Recipe
-from training.data import Frames, Split
+from training.data import Frames, Split, full_clips
 from training.errors import ExportError
 from training.gaussian import LatentGaussian
 from training.graph import (
@@ -153,19 +153,21 @@ def _graphs(recipe: Recipe, autoencoder: Autoencoder[Any], gaussian: LatentGauss
 def _clip_graph(autoencoder: ClipAutoencoder, frames: tuple[int | str, ...]) -> ExportedGraph:
     graph = ClipGraph(autoencoder)
     batch, height, width, _ = frames
-    flows = (autoencoder.time - 1) // autoencoder.flow_step
-    inputs = {"frames": (batch, autoencoder.time, *frames[1:]), "flow": (batch, flows, height, width, 2)}
+    flow = (batch, autoencoder.flow_fields, height, width, 2)
+    inputs = {"frames": (batch, autoencoder.time, *frames[1:]), "flow": flow}
     return ExportedGraph(graph, graph.outputs, inputs)
 
 
 def _normal_clips(autoencoder: ClipAutoencoder, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the clips of all frames but those that set the threshold, as the graph will see them."""
+    """Yield all full clips but those that set the threshold, as the graph will see them."""
+    time = autoencoder.time
     for part in (split.train, split.validation):
-        yield from in_batches(part, "normal clips", partial(_seen, autoencoder.flow_step), autoencoder.time)
+        ends = np.flatnonzero(full_clips(part.clips, time)).tolist()
+        yield from in_batches(part, "normal clips", partial(_seen, autoencoder), time, ends)
 
 
-def _seen(flow_step: int, clips: Pixels) -> tuple[Tensor, Tensor]:
-    flow = np.stack([optical_flow(clip, flow_step) for clip in clips])
+def _seen(autoencoder: ClipAutoencoder, clips: Pixels) -> tuple[Tensor, Tensor]:
+    flow = np.stack([optical_flow(clip, autoencoder.flow_step, autoencoder.flow_fields) for clip in clips])
     return clip_to_unit(torch.from_numpy(clips)), torch.from_numpy(flow).permute(0, 1, 4, 2, 3)
 
 
@@ -177,7 +179,8 @@ def _manifest(recipe: Recipe, autoencoder: Autoencoder[Any], graphs: Graphs, gol
         reach = {"stride": autoencoder.stride, "receptive_field": autoencoder.receptive_field}
         geometry = geometry.model_copy(update=reach)
     if isinstance(autoencoder, ClipAutoencoder):
-        geometry = geometry.model_copy(update={"time": autoencoder.time, "flow_step": autoencoder.flow_step})
+        clip = {name: getattr(autoencoder, name) for name in ("time", "flow_step", "flow_fields")}
+        geometry = geometry.model_copy(update=clip)
     return Manifest(
         name=recipe.name,
         version=recipe.version,

@@ -4,9 +4,10 @@ import numpy as np
 
 from benchmarks.anomalies.bench import Bench
 from benchmarks.anomalies.footage import Footage
-from benchmarks.anomalies.scorer import Judged, Scores, ShippedScorer, full_clips
+from benchmarks.anomalies.scorer import Judged, Scores, ShippedScorer
 from benchmarks.musts import Must, Side
 from training.card import Row
+from training.data import full_clips
 from training.evaluate import auroc, bootstrap_auroc, minmax_by_clip, pixel_auroc
 
 RAW, MINMAX, PIXEL = "AUROC RAW (%)", "AUROC MINMAX (%)", "pixel AUROC (%)"

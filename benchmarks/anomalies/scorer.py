@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.anomalies.footage import Flags
 from runtime.model import Model
 from training.baselines import MotionStatistic
 from training.calibrate import outputs_of
@@ -76,11 +75,3 @@ class Statistic(Scorer):
             chosen = np.flatnonzero(clips == clip)
             scores[chosen] = self._score(frames.batch(chosen.tolist())[..., 0], self._mean)
         return Judged(scores)
-
-
-def full_clips(clips: npt.NDArray[np.str_], time: int) -> Flags:
-    """Tell which frames have `time` - 1 others before them in their clip: before that, a camera is warming up."""
-    full = np.zeros(len(clips), bool)
-    for clip in np.unique(clips):
-        full[np.flatnonzero(clips == clip)[time - 1 :]] = True
-    return full

@@ -63,8 +63,9 @@ def milliseconds(scorer: ShippedScorer, frames: npt.NDArray[np.uint8], threads: 
 
 def _timed(session: ort.InferenceSession, scorer: ShippedScorer, clip: npt.NDArray[np.uint8]) -> float:
     start = time.perf_counter()
-    step = scorer.model.manifest.input.flow_step
+    geometry = scorer.model.manifest.input
     inputs = {"frames": clip[None] if scorer.time > 1 else clip}
-    flow = {} if step is None else {"flow": optical_flow(clip, step)[None]}
+    step = geometry.flow_step
+    flow = {} if step is None else {"flow": optical_flow(clip, step, geometry.flows)[None]}
     session.run(None, inputs | flow)
     return 1000 * (time.perf_counter() - start)

@@ -7,10 +7,10 @@ from tqdm import tqdm
 
 from benchmarks.anomalies.bench import Bench
 from benchmarks.anomalies.footage import Footage, read_clips
-from benchmarks.anomalies.scorer import Scorer, Scores, full_clips
+from benchmarks.anomalies.scorer import Scorer, Scores
 from benchmarks.musts import Must, Side
 from training.card import Row
-from training.data import Frames
+from training.data import Frames, full_clips
 from training.evaluate import separation
 from training.pseudo_anomalies import Grey, Scene, Thing, leave_standing
 

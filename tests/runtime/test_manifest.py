@@ -419,6 +419,17 @@ def test_a_clip_that_the_flow_does_not_fill_is_refused(time: int, step: int) -> 
         FrameInput(channels=1, time=time, flow_step=step)
 
 
+@pytest.mark.parametrize(("time", "step", "fields"), [(31, 2, 6), (4, 2, 1), (3, 2, 1)])
+def test_flow_may_look_at_the_end_of_a_clip_alone(time: int, step: int, fields: int) -> None:
+    assert FrameInput(channels=1, time=time, flow_step=step, flow_fields=fields).flows == fields
+
+
+@pytest.mark.parametrize(("time", "step", "fields"), [(12, 2, 6), (9, None, 2), (2, 2, 1)])
+def test_more_flow_than_the_clip_has_is_refused(time: int, step: int | None, fields: int) -> None:
+    with pytest.raises(ValidationError, match=f"fit into the {time} frames"):
+        FrameInput(channels=1, time=time, flow_step=step, flow_fields=fields)
+
+
 @pytest.mark.parametrize("write", [write_motion_scorer, write_clip_scorer])
 def test_flow_and_its_step_go_together(tmp_path: Path, write: Callable[[Path], Path]) -> None:
     folder = write(tmp_path / "one")

@@ -165,7 +165,12 @@ class ClipAutoencoder(Autoencoder[Tensor]):
     @property
     @abstractmethod
     def flow_step(self) -> int:
-        """Frames that the flow reaches over; a divisor of time - 1."""
+        """Frames that the flow reaches over."""
+
+    @property
+    @abstractmethod
+    def flow_fields(self) -> int:
+        """Fields of flow in a clip, the last one up to its last frame."""
 
     @abstractmethod
     def learn_normal(self, clips: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> None:

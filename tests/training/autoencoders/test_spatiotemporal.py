@@ -1,7 +1,7 @@
 """The spatio-temporal kind: tails, what it calls normal, what it does not, and its export."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,12 @@ from training.errors import ConfigError, DataError
 from training.export import export
 from training.graph import ClipGraph, clip_to_unit, to_unit
 
-HEIGHT, WIDTH, TIME = 40, 64, 5
+HEIGHT, WIDTH, TIME = 40, 64, 9
 
-SETTINGS = {"widths": [8, 8], "latent_dim": 4, "shrink": 2, "clip": TIME, "flow_step": 2, "cell": 4}
+SETTINGS = {
+    "widths": [8, 8], "latent_dim": 4, "shrink": 2, "clip": TIME, "looks_step": 4, "flow_step": 2, "moments": 2,
+    "cell": 4, "speed_width": 8, "speed_blocks": 1, "speed_steps": 150,
+}  # fmt: skip
 
 
 def scene(starts: list[int], speed: float, time: int = TIME, seed: int = 0) -> Pixels:
@@ -136,7 +139,7 @@ def test_who_walks_through_is_not_taken_for_standing(model: Model) -> None:
     """The looks of a block count only if they stay for the whole clip."""
     clip = scene([], 0)
     passing = clip.copy()
-    passing[2, 4:14, 40:50] = 240
+    passing[4, 4:14, 40:50] = 240
     staying = clip.copy()
     staying[:, 4:14, 40:50] = 240
     maps = [model.run(seen[None])[0].anomaly_map for seen in (passing, staying)]
@@ -145,12 +148,25 @@ def test_who_walks_through_is_not_taken_for_standing(model: Model) -> None:
     assert maps[0][6:12, 42:48].mean() < maps[1][6:12, 42:48].mean()
 
 
+def test_a_crowd_is_not_taken_for_a_thing_that_stands(model: Model) -> None:
+    """A place that is hidden at every look, but now by brighter clothes and now by darker ones."""
+    clip = scene([], 0)
+    standing, crowd = clip.copy(), clip.copy()
+    standing[:, 4:14, 40:50] = 240
+    crowd[:, 4:14, 40:50] = 240
+    crowd[0, 4:14, 40:50] = 5
+    looks = [model.run(seen[None])[0].anomaly_map for seen in (clip, crowd, standing)]
+    nobody, hidden, stands = (float(seen[6:12, 42:48].mean()) for seen in looks if seen is not None)
+    assert stands > nobody + 1
+    assert hidden < (nobody + stands) / 2
+
+
 # -- the folder
 
 
 def test_the_manifest_asks_for_clips_and_their_flow(model: Model) -> None:
     manifest = model.manifest
-    assert (manifest.input.time, manifest.input.flow_step, manifest.input.flows) == (TIME, 2, 2)
+    assert (manifest.input.time, manifest.input.flow_step, manifest.input.flow_fields) == (TIME, 2, 3)
     assert set(manifest.tasks) == {Task.RECONSTRUCT, Task.SCORE, Task.ENCODE}
     assert {tensor.name for tensor in manifest.graphs.autoencoder.inputs} == {"frames", "flow"}
 
@@ -161,7 +177,7 @@ def test_the_file_answers_as_torch_does(model: Model, chosen: Recipe, folder: Pa
     assert isinstance(autoencoder, Spatiotemporal)
     graph = ClipGraph(autoencoder)
     clips = np.stack([scene([5, 40], 1), scene([20], 4)])
-    flow = np.stack([optical_flow(clip, 2) for clip in clips])
+    flow = np.stack([optical_flow(clip, 2, 3) for clip in clips])
     with torch.no_grad():
         expected = dict(zip(graph.outputs, graph(torch.from_numpy(clips), torch.from_numpy(flow)), strict=True))
     found = model.run(clips)
@@ -190,17 +206,61 @@ def small(**settings: Any) -> Spatiotemporal:  # noqa: ANN401
 def batches() -> Iterator[tuple[Tensor, Tensor]]:
     for start in range(0, 30, 5):
         clip = scene([start], 1, seed=start)
-        flow = torch.from_numpy(optical_flow(clip, 2)).permute(0, 3, 1, 2)
+        flow = torch.from_numpy(optical_flow(clip, 2, 3)).permute(0, 3, 1, 2)
         yield clip_to_unit(torch.from_numpy(clip[None])), flow[None]
 
 
-def test_what_is_normal_depends_on_the_place() -> None:
-    autoencoder = small(motion_reach=[1, 1])
-    autoencoder.learn_normal(batches)
-    motion = autoencoder.mean[1]
-    walked, still = motion[4:7].mean(), motion[0].mean()
-    assert walked > 5 * still
+def streets(seldom: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield clips in which all moves, below thrice as fast as above; in the lower half once in `seldom` clips."""
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        frames = torch.from_numpy(rng.integers(0, 2, (1, TIME, 1, HEIGHT, WIDTH))).float()
+        flow = torch.zeros(1, 3, 2, HEIGHT, WIDTH)
+        flow[:, :, 0] = torch.linspace(1, 3, HEIGHT)[:, None]
+        if index % seldom:
+            flow[..., HEIGHT // 2 :, :] = 0
+        yield frames, flow
+
+
+@pytest.mark.parametrize("seldom", [1, 6])
+def test_pace_grows_as_perspective_has_it_however_seldom_somebody_walks(seldom: int) -> None:
+    autoencoder = small(speed_steps=0)
+    autoencoder.learn_normal(lambda: streets(seldom))
+    pace = autoencoder.pace[:, 0]
+    assert float(pace[-2] / pace[1]) == pytest.approx(2.7 / 1.3, rel=0.2)
+    assert (pace.diff() > 0).all()
+
+
+def test_where_nothing_ever_moves_nothing_breaks() -> None:
+    autoencoder = small(speed_steps=2)
+    autoencoder.learn_normal(lambda: ((frames * 0, flow * 0) for frames, flow in batches()))
     assert (autoencoder.deviation > 0).all()
+    assert (autoencoder.pace > 0).all()
+    frames, flow = next(batches())
+    assert all(part.isfinite().all() for part in autoencoder.judge(frames, flow))
+
+
+def test_each_full_clip_is_seen_once(folder: Path, chosen: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frames before the first full clip must not have it counted once more each."""
+    seen: list[int] = []
+
+    def learn(_: Spatiotemporal, clips: Callable[[], Iterator[tuple[Tensor, Tensor]]]) -> None:
+        seen.extend(len(frames) for frames, _ in clips())
+        raise InterruptedError
+
+    monkeypatch.setattr(Spatiotemporal, "learn_normal", learn)
+    with pytest.raises(InterruptedError):
+        export(chosen, build(chosen.autoencoder, chosen.shape), Split(walks(2, 0), walks(1, 50), walks(1, 70)), folder)
+    assert sum(seen) == 3 * (16 - TIME + 1)
+
+
+def test_settings_that_do_not_fit_together_are_refused() -> None:
+    with pytest.raises(ConfigError, match="5 fields of 2 frames need a longer clip than 9"):
+        small(moments=4)
+    with pytest.raises(ConfigError, match="a clip of 5 frames is too short to be played faster"):
+        small(clip=5, moments=1)
+    with pytest.raises(ConfigError, match="cell, 5, must be a multiple of shrink, 2"):
+        small(cell=5)
 
 
 def test_the_same_clips_teach_the_same() -> None:
@@ -220,5 +280,5 @@ def test_a_recipe_without_scores_is_refused(chosen: Recipe) -> None:
 
 
 def test_a_clip_that_is_too_short_is_named() -> None:
-    with pytest.raises(DataError, match=r"walks/00 has fewer than the 5 frames"):
-        walks(2, 0, time=4).seen_at([1], TIME)
+    with pytest.raises(DataError, match=r"walks/00 has fewer than the 9 frames"):
+        walks(2, 0, time=8).seen_at([1], TIME)

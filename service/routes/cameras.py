@@ -38,9 +38,9 @@ CameraPath = Annotated[CameraName, Path(description="Letters, digits, dot, dash 
 async def score_next_frame(request: Request, camera: CameraPath) -> Response:
     """Score a frame together with those before it.
 
-    `state` is `warming_up` until the model has frames enough. A frame that is sent again, by its bytes or by `captured_at`, is
-    answered with its verdict from then and does not count twice; an older one is refused. The calibration of the
-    camera decides, where it has one.
+    `state` is `warming_up` until the model has frames enough. A frame that is sent again, by its bytes or by
+    `captured_at`, is answered with its verdict from then and does not count twice; an older one is refused. The
+    calibration of the camera decides, where it has one.
     """
     call = Call.of(request)
     query = call.query(CameraQuery)

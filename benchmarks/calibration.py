@@ -127,7 +127,7 @@ class Judged:
 
 def judge(model: Model, calibration: Calibration, frames: Frames, normal: npt.NDArray[np.bool_]) -> Judged:
     """Score frames clip by clip, and keep those that are normal."""
-    skipped = model.manifest.input.time - 1
+    skipped = model.manifest.input.window.needed - 1
     scored = [index for clip in clips_of(frames) for index in clip[skipped:]]
     scores = score_normal(model, zip(frames.clips, frames.keys, frames.pixels, strict=True)).scores
     chosen = normal[scored]

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue, ValidationError, model_validator
 
+from runtime.clips import Window
 from runtime.errors import ModelFolderInvalid
 
 MANIFEST_FILE = "manifest.json"
@@ -123,6 +124,9 @@ class FrameInput(Frozen):
     height: int | None = Field(None, gt=0)
     width: int | None = Field(None, gt=0)
     time: int = Field(1, gt=0, description="frames in a clip")
+    warm_up: int | None = Field(
+        None, gt=0, description="frames that are enough, the first of them repeated before it; absent: all of a clip"
+    )
     flow_step: int | None = Field(None, gt=0, description="frames that `flow` reaches over; absent: no such input")
     flow_fields: int | None = Field(
         None, gt=0, description="of flow, the last one up to the newest frame; absent: from the first frame on"
@@ -137,6 +141,12 @@ class FrameInput(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _a_clip_is_warm_at_its_end(self) -> "FrameInput":
+        if self.warm_up is not None and self.warm_up > self.time:
+            raise ValueError(f"warm_up, {self.warm_up}, must not be more than the {self.time} frames of a clip")
+        return self
+
+    @model_validator(mode="after")
     def _flows_fill_the_clip(self) -> "FrameInput":
         if self.flow_fields is not None and not 0 < self.flow_fields * (self.flow_step or 0) < self.time:
             raise ValueError(f"flow_fields must be of a flow_step each, and fit into the {self.time} frames of a clip")
@@ -145,6 +155,11 @@ class FrameInput(Frozen):
         if self.time == 1 or (self.time - 1) % self.flow_step:
             raise ValueError(f"time must be 1 more than a multiple of flow_step, {self.flow_step}; it is {self.time}")
         return self
+
+    @property
+    def window(self) -> Window:
+        """The frames that a verdict is of."""
+        return Window(self.time, self.time if self.warm_up is None else self.warm_up)
 
     @property
     def flows(self) -> int:

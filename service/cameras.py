@@ -52,14 +52,14 @@ class Clip:
         return cls(geometry, sha256, ScoreHistory(kept_scores), deque(maxlen=held), deque(maxlen=geometry.time))
 
     @property
-    def is_full(self) -> bool:
+    def is_warm(self) -> bool:
         """Whether there is a verdict on the newest frame."""
-        return len(self.seen) == self.geometry.time
+        return len(self.seen) >= self.geometry.window.needed
 
     @property
-    def is_nearly_full(self) -> bool:
-        """Whether the next frame completes the clip."""
-        return len(self.seen) + 1 >= self.geometry.time
+    def is_nearly_warm(self) -> bool:
+        """Whether there will be one on the next frame."""
+        return len(self.seen) + 1 >= self.geometry.window.needed
 
     def earlier(self) -> list[Pixels]:
         """Return the frames that stand before the next one in its clip."""

@@ -134,7 +134,7 @@ class Scoring(Work[Verdict]):
             return Inputs(frames[-1])
         if any(frame.shape != frames[0].shape for frame in frames):
             raise InvalidInput("the frames of a clip must have one size; DELETE the camera if its size has changed")
-        return Inputs(np.stack(frames))
+        return Inputs(np.stack(self.model.manifest.input.window.begun(frames)))
 
     def read(self, image: UploadedImage) -> Pixels:
         """Decode a frame to the model's size, and remember it as the newest."""

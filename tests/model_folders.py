@@ -392,10 +392,12 @@ def write_generator(
 
 
 def write_clip_scorer(
-    folder: Path, *, time: int = 4, height: int = 16, width: int = 24, channels: int = 1, version: str = "1"
-) -> Path:
+    folder: Path, *, time: int = 4, warm_up: int | None = None, channels: int = 1, version: str = "1",
+    height: int = 16, width: int = 24,
+) -> Path:  # fmt: skip
     """Expect the last frame of a clip to be the mean of the whole clip; score as write_scorer does."""
-    geometry = FrameInput.model_validate({"channels": channels, "height": height, "width": width, "time": time})
+    sizes = {"channels": channels, "height": height, "width": width, "time": time, "warm_up": warm_up}
+    geometry = FrameInput.model_validate(sizes)
     net = Net(frames=_frames(geometry))
     clip = net("Transpose", net("Cast", "frames", to=TensorProto.FLOAT), perm=[0, 1, 4, 2, 3])
     last = net("Gather", clip, net("Squeeze", net.ints(time - 1)), axis=1)

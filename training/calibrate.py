@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from runtime import conformal
 from runtime.calibrations import Calibrations
+from runtime.clips import STILL, Window
 from runtime.conformal import FalseAlarms, NormalScores, map_range
 from runtime.errors import TooFewFrames
 from runtime.images import Pixels
@@ -36,21 +37,22 @@ def in_batches(
     frames: Frames,
     label: str,
     run: Callable[[npt.NDArray[np.uint8]], Answer],
-    time: int = 1,
+    window: Window = STILL,
     ends: Sequence[int] | None = None,
 ) -> Iterator[Answer]:
     """Call `run` on uint8 [n, h, w, c] stacks of up to 16 frames of one size, with a progress bar.
 
-    With `time` above 1 the stacks are the clips that end at the frames, [n, time, h, w, c]: at all, or at `ends`.
+    With a `window` of several frames the stacks are the clips that end at the frames, [n, time, h, w, c], as
+    `Frames.seen_at` has them: at all, or at `ends`.
     """
     chosen = range(len(frames)) if ends is None else ends
     for start in tqdm(range(0, len(chosen), BATCH), label, unit="batch", disable=None):
-        yield run(frames.seen_at(chosen[start : start + BATCH], time))
+        yield run(frames.seen_at(chosen[start : start + BATCH], window))
 
 
 def outputs_of(model: Model, frames: Frames, label: str) -> Iterator[Outputs]:
     """Run an exported autoencoder on frames of its own input size, or on the clips that end there, batch by batch."""
-    return in_batches(frames, label, model.run, model.manifest.input.time)
+    return in_batches(frames, label, model.run, model.manifest.input.window)
 
 
 def check_enough(count: int, false_alarm_rate: float) -> None:
@@ -94,20 +96,20 @@ def score_normal(model: Model, frames: Found) -> NormalScores:
         peaks.append(peak)
         clips += [look.clip for look in batch]
     if not scores:
-        time = model.manifest.input.time
-        raise DataError(f"found no clip of {time} frames in a row to score" if time > 1 else "found no frames")
+        needed = model.manifest.input.window.needed
+        raise DataError(f"found no clip of {needed} frames in a row to score" if needed > 1 else "found no frames")
     joined, map_lows, map_peaks = (np.concatenate(part).astype(np.float64) for part in (scores, lows, peaks))
     return NormalScores(joined, np.unique(clips, return_inverse=True)[1], map_lows, map_peaks)
 
 
 def _looks(model: Model, frames: Found) -> Iterator[Look]:
-    time = model.manifest.input.time
+    window = model.manifest.input.window
     for clip, members in groupby(frames, lambda frame: frame[0]):
-        window: deque[Pixels] = deque(maxlen=time)
+        seen: deque[Pixels] = deque(maxlen=window.time)
         for _, key, pixels in members:
-            window.append(model.fit(pixels))
-            if len(window) == time:
-                yield Look(clip, key, window[-1] if time == 1 else np.stack(window))
+            seen.append(model.fit(pixels))
+            if len(seen) >= window.needed:
+                yield Look(clip, key, seen[-1] if window.time == 1 else np.stack(window.begun(seen)))
 
 
 def _batches(looks: Iterable[Look]) -> Iterator[list[Look]]:

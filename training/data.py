@@ -12,6 +12,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from runtime.clips import Window
 from runtime.images import Pixels, Size, resize
 from runtime.manifest import Frozen
 from training.errors import DataError
@@ -88,24 +89,24 @@ class Frames:
         chosen = list(indices)
         return Frames([self.pixels[i] for i in chosen], [self.keys[i] for i in chosen], [self.clips[i] for i in chosen])
 
-    def seen_at(self, indices: Sequence[int], time: int) -> Pixels:
-        """Stack what a model sees at frames: [n, h, w, c], or [n, time, h, w, c], the `time` > 1 frames up to each.
+    def seen_at(self, indices: Sequence[int], window: Window) -> Pixels:
+        """Stack what a model sees at frames: [n, h, w, c], or [n, time, h, w, c], the window up to each.
 
-        The first frames of a clip, which have too few before them, see the first full one. Raises DataError where a
-        clip is shorter than that, or its frames are not of one size.
+        The first frames of a clip, which have too few before them, see what the first one sees that has enough. Raises
+        DataError where a clip is shorter than that, or its frames are not of one size.
         """
-        if time == 1:
+        if window.time == 1:
             return self.batch(indices)
-        return np.stack([self.batch(range(end - time + 1, end + 1)) for end in (self._end(i, time) for i in indices)])
+        return np.stack([self.batch(window.begun(self._up_to(index, window))) for index in indices])
 
-    def _end(self, index: int, time: int) -> int:
+    def _up_to(self, index: int, window: Window) -> range:
         first = index
-        while first > max(0, index - time + 1) and self.clips[first - 1] == self.clips[index]:
+        while first > max(0, index - window.time + 1) and self.clips[first - 1] == self.clips[index]:
             first -= 1
-        end = max(index, first + time - 1)
+        end = max(index, first + window.needed - 1)
         if end >= len(self) or self.clips[end] != self.clips[index]:
-            raise DataError(f"{self.clips[index]} has fewer than the {time} frames that the model looks at")
-        return end
+            raise DataError(f"{self.clips[index]} has fewer than the {window.needed} frames that the model looks at")
+        return range(first, end + 1)
 
     def batch(self, indices: Sequence[int]) -> Pixels:
         """Stack frames to [n, h, w, c]; raise DataError where they are not of one size."""

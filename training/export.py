@@ -13,6 +13,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from runtime.clips import Window
 from runtime.conformal import FalseAlarms
 from runtime.devices import DeviceChoice, select_device
 from runtime.images import Pixels, fingerprint
@@ -163,7 +164,7 @@ def _normal_clips(autoencoder: ClipAutoencoder, split: Split) -> Iterator[tuple[
     time = autoencoder.time
     for part in (split.train, split.validation):
         ends = np.flatnonzero(full_clips(part.clips, time)).tolist()
-        yield from in_batches(part, "normal clips", partial(_seen, autoencoder), time, ends)
+        yield from in_batches(part, "normal clips", partial(_seen, autoencoder), Window.whole(time), ends)
 
 
 def _seen(autoencoder: ClipAutoencoder, clips: Pixels) -> tuple[Tensor, Tensor]:
@@ -179,7 +180,7 @@ def _manifest(recipe: Recipe, autoencoder: Autoencoder[Any], graphs: Graphs, gol
         reach = {"stride": autoencoder.stride, "receptive_field": autoencoder.receptive_field}
         geometry = geometry.model_copy(update=reach)
     if isinstance(autoencoder, ClipAutoencoder):
-        clip = {name: getattr(autoencoder, name) for name in ("time", "flow_step", "flow_fields")}
+        clip = {name: getattr(autoencoder, name) for name in ("time", "warm_up", "flow_step", "flow_fields")}
         geometry = geometry.model_copy(update=clip)
     return Manifest(
         name=recipe.name,

@@ -89,7 +89,7 @@ def add_gaussian(clean: Pixels, sigma: float, rng: np.random.Generator) -> Pixel
 
 def _reconstructed(model: Model, frames: Frames, index: int) -> list[Pixels]:
     """Return frame, reconstruction and, for a calibrated model, the frame under its heat map."""
-    seen = frames.seen_at([index], model.manifest.input.time)
+    seen = frames.seen_at([index], model.manifest.input.window)
     pixels = seen[0] if seen.ndim == 4 else seen[0, -1]
     outputs = model.run(seen)[0]
     column = [pixels] if outputs.reconstruction is None else [pixels, outputs.reconstruction]

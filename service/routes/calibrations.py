@@ -109,12 +109,12 @@ def _kept(call: Call, model: Model, camera: str, wanted: ScoredFrames) -> Normal
 async def _uploaded(call: Call, ticket: Ticket, model: Model) -> NormalScores:
     """Score the images of the body, each with those before it where the model looks at clips."""
     images = (await call.upload(ticket, call.service.settings.max_calibration_images)).images
-    time = model.manifest.input.time
-    if len(images) < time:
-        raise TooFewFrames(f"{model.manifest.name} looks at clips of {time} frames; {len(images)} were sent")
-    windows = [images[end - time : end] for end in range(time, len(images) + 1)]
+    window = model.manifest.input.window
+    if len(images) < window.needed:
+        raise TooFewFrames(f"{model.manifest.name} looks at clips of {window.needed} frames; {len(images)} were sent")
+    windows = [images[max(0, end - window.time) : end] for end in range(window.needed, len(images) + 1)]
     answers = await ticket.each([partial(_score, ticket, model, window) for window in windows])
-    verdicts = [_checked(answer, index) for index, answer in enumerate(answers, time)]
+    verdicts = [_checked(answer, index) for index, answer in enumerate(answers, window.needed)]
     ranges = np.asarray([verdict.map_range or (np.nan, np.nan) for verdict in verdicts])
     scores = np.asarray([verdict.decision.score for verdict in verdicts], np.float64)
     if np.isnan(ranges).any() and np.isfinite(scores).all():

@@ -38,9 +38,9 @@ CameraPath = Annotated[CameraName, Path(description="Letters, digits, dot, dash 
 async def score_next_frame(request: Request, camera: CameraPath) -> Response:
     """Score a frame together with those before it.
 
-    `state` is `warming_up` until the clip is full. A frame that is sent again, by its bytes or by `captured_at`, is
-    answered with its verdict from then and does not count twice; an older one is refused. The calibration of the
-    camera decides, where it has one.
+    `state` is `warming_up` until the model has frames enough. A frame that is sent again, by its bytes or by
+    `captured_at`, is answered with its verdict from then and does not count twice; an older one is refused. The
+    calibration of the camera decides, where it has one.
     """
     call = Call.of(request)
     query = call.query(CameraQuery)
@@ -85,7 +85,7 @@ class Turn:
         if self.clip.repeats(key):
             return self._reply(await self._again(image), repeated=True)
         work = self._work(image, self.clip.earlier())
-        done = await self._verdict(work, image, full=self.clip.is_nearly_full)
+        done = await self._verdict(work, image, warm=self.clip.is_nearly_warm)
         if work.fitted is not None:
             self.clip.advance(work.fitted, key, done.value)
         decision = done.value.decision
@@ -95,8 +95,8 @@ class Turn:
     def _work(self, image: UploadedImage, earlier: list[Pixels]) -> Scoring:
         return Measuring(self.model, [image], self.policy, self.query.heatmap, earlier)
 
-    async def _verdict(self, work: Scoring, image: UploadedImage, *, full: bool) -> Done[Verdict]:
-        if full:
+    async def _verdict(self, work: Scoring, image: UploadedImage, *, warm: bool) -> Done[Verdict]:
+        if warm:
             return await self.ticket.infer(work)
         decoded = await self.ticket.call(Stage.DECODE, partial(work.read, image))
         return Done(Verdict(self.policy.decide(None)), decoded.timing)
@@ -107,7 +107,7 @@ class Turn:
         if known is not None and self.query.heatmap is Heatmap.NONE:
             decision = self.policy.decide(known.decision.score)
             return Done(replace(known, decision=decision), Timing())
-        return await self._verdict(self._work(image, self.clip.before_newest()), image, full=self.clip.is_full)
+        return await self._verdict(self._work(image, self.clip.before_newest()), image, warm=self.clip.is_warm)
 
     def _reply(self, done: Done[Verdict], *, repeated: bool) -> dict[str, Any]:
         return Scored(self.model, self.policy, done, self.ticket.age_s()).as_json() | {

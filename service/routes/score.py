@@ -96,6 +96,7 @@ async def score(request: Request) -> Response:
 
 
 def _require_clip(model: Model, upload: Upload) -> None:
-    time = model.manifest.input.time
-    if len(upload.images) != time:
-        raise InvalidInput(f"a clip of {model.manifest.name} has {time} frames; {len(upload.images)} were sent")
+    window = model.manifest.input.window
+    if not window.needed <= len(upload.images) <= window.time:
+        frames = f"{window.time}" if window.needed == window.time else f"{window.needed} to {window.time}"
+        raise InvalidInput(f"a clip of {model.manifest.name} has {frames} frames; {len(upload.images)} were sent")

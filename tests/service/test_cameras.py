@@ -1,5 +1,6 @@
 """Cameras: clips fill up, repeats do not count, order is kept, and cameras do not see one another."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,12 @@ def send(client: httpx.Client, camera: str, index: int, **query: object) -> dict
     return dict(reply.json())
 
 
+def seen_by(model: Model, frames: Sequence[int]) -> float:
+    return float(model.run(FRAMES[None, frames])[0].anomaly_score)  # type: ignore[arg-type]
+
+
 def expected(model: Model, last: int) -> float:
-    return float(model.run(FRAMES[None, last - 3 : last + 1])[0].anomaly_score)  # type: ignore[arg-type]
+    return seen_by(model, range(last - 3, last + 1))
 
 
 @pytest.fixture
@@ -190,6 +195,47 @@ def test_a_model_of_another_geometry_starts_anew(serve: Serve, tmp_path: Path) -
     assert client.post("/v1/models:reload").json()["changed"] == ["clips"]
     assert (reply := send(client, "anew", 5))["state"] == "warming_up"
     assert reply["clip_frames"] == 3
+
+
+@pytest.fixture
+def early(serve: Serve, tmp_path: Path, cpu: Device) -> tuple[httpx.Client, Model]:
+    """Serve a model of clips of four frames to which two are enough."""
+    folder = write_clip_scorer(tmp_path / "clips", warm_up=2)
+    return serve(tmp_path), Model.open(folder, cpu)
+
+
+def test_a_verdict_comes_when_there_are_enough_frames_with_the_first_repeated(
+    early: tuple[httpx.Client, Model],
+) -> None:
+    client, model = early
+    replies = [send(client, "early", index) for index in range(5)]
+    scores = [seen_by(model, at) for at in ([0, 0, 0, 1], [0, 0, 1, 2], [0, 1, 2, 3], [1, 2, 3, 4])]
+    assert [reply["score"] for reply in replies] == [None, *scores]
+    assert [reply["state"] for reply in replies[:2]] == ["warming_up", "anomalous"]
+    assert [reply["frames"] for reply in replies] == [1, 2, 3, 4, 4]
+    again = send(client, "early", 4, heatmap="overlay")
+    assert (again["repeated"], again["score"]) == (True, replies[-1]["score"])
+
+
+def test_a_repeated_frame_of_a_clip_that_has_just_begun_gets_the_same_verdict(
+    early: tuple[httpx.Client, Model],
+) -> None:
+    client, _ = early
+    send(client, "again", 0)
+    first, again = send(client, "again", 1), send(client, "again", 1, heatmap="overlay")
+    assert (again["repeated"], again["score"]) == (True, first["score"])
+
+
+@pytest.mark.parametrize(("count", "status"), [(1, 422), (2, 200), (4, 200), (5, 422)])
+def test_a_short_clip_in_one_request(early: tuple[httpx.Client, Model], count: int, status: int) -> None:
+    client, model = early
+    parts = [("image", (f"{index}", data)) for index, data in enumerate(ENCODED[:count])]
+    reply = client.post("/v1/score?model=clips&clip=true", files=parts)
+    assert reply.status_code == status, reply.text
+    if status == 200:
+        assert reply.json()["score"] == seen_by(model, [0] * (4 - count) + list(range(count)))
+    else:
+        assert "a clip of clips has 2 to 4 frames" in reply.json()["detail"]
 
 
 def test_the_silent_are_forgotten_and_the_number_is_bounded(cpu: Device) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from runtime.clips import STILL, Window
 from runtime.images import ImageFormat, Pixels, encode
 from tests.training.test_sources import write_images, write_video
 from tests.training.tiny import draw, frames
@@ -349,19 +350,25 @@ def test_the_sources_of_the_shipped_recipes_load_and_split(name: str, data: Path
 
 def test_a_model_of_single_frames_sees_the_frame() -> None:
     found = of_clips(3, 2)
-    assert found.seen_at([1, 4], 1).ravel().tolist() == [1, 4]
+    assert found.seen_at([1, 4], STILL).ravel().tolist() == [1, 4]
 
 
 def test_a_model_of_clips_sees_the_frames_before_and_never_another_clip() -> None:
     found = of_clips(5, 4)
-    seen = found.seen_at(range(9), 3)
+    seen = found.seen_at(range(9), Window.whole(3))
     assert seen.shape == (9, 3, 1, 1, 1)
     full = [[0, 1, 2], [1, 2, 3], [2, 3, 4], [5, 6, 7], [6, 7, 8]]
     expected = [full[0], full[0], *full[:3], full[3], full[3], *full[3:]]
     assert seen.reshape(9, 3).tolist() == expected
 
 
+def test_a_model_to_which_fewer_are_enough_sees_the_first_frame_again() -> None:
+    seen = of_clips(4, 2).seen_at(range(6), Window(3, 2))
+    full = [[0, 0, 1], [0, 1, 2], [1, 2, 3], [4, 4, 5]]
+    assert seen.reshape(6, 3).tolist() == [full[0], *full[:3], full[3], full[3]]
+
+
 @pytest.mark.parametrize("index", [3, 4])
 def test_a_clip_too_short_for_the_model_is_named(index: int) -> None:
     with pytest.raises(DataError, match="clip1 has fewer than the 3 frames"):
-        of_clips(3, 2).seen_at([index], 3)
+        of_clips(3, 2).seen_at([index], Window.whole(3))

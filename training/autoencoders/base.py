@@ -164,6 +164,11 @@ class ClipAutoencoder(Autoencoder[Tensor]):
 
     @property
     @abstractmethod
+    def warm_up(self) -> int:
+        """Frames that are enough for a verdict; before the first of fewer than `time` it is repeated."""
+
+    @property
+    @abstractmethod
     def flow_step(self) -> int:
         """Frames that the flow reaches over."""
 

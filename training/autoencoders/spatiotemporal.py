@@ -48,9 +48,9 @@ class SpatiotemporalConfig(AutoencoderConfig):
     widths: tuple[int, ...] = Field((16, 32, 48, 64), min_length=1, description="channels; each halves the size")
     latent_dim: int = Field(4, ge=1, description="narrow: the scene and its light, not who walks through it")
     shrink: int = Field(2, ge=1, description="the autoencoder sees frames this many times smaller")
-    clip: int = Field(13, ge=2, description="frames that a verdict looks at")
+    clip: int = Field(31, ge=2, description="frames that a verdict looks at")
     looks_step: int = Field(
-        3, ge=1, description="of the frames of the clip every so many are looked at for what stands"
+        6, ge=1, description="of the frames of the clip every so many are looked at for what stands"
     )
     flow_step: int = Field(2, ge=1, description="frames that the optical flow reaches over")
     moments: int = Field(2, ge=1, description="fields of flow that are judged, up to the last frame")
@@ -61,7 +61,7 @@ class SpatiotemporalConfig(AutoencoderConfig):
         (1.5, 1.5), description="cells, up and along: statistics are smoothed by a Gaussian of this deviation"
     )
     looks_floor: float = Field(0.3, gt=0, description="added to the deviation of a block, in shares of the mean one")
-    looks_cost: float = Field(14, ge=0, description="nats: people who stop are normal, and so looks must be rarer")
+    looks_cost: float = Field(6, ge=0, description="nats: people who stop are normal, and so looks must be rarer")
     looks_cap: float = Field(8, gt=0, description="nats that looks can say: as much as normal motion ever does")
     motion_doubt: float = Field(0.3, gt=0, description="share of a block that must move for half its pace to count")
     speed_width: int = Field(32, ge=1, description="channels of the network that judges pace")
@@ -157,6 +157,11 @@ class Spatiotemporal(ClipAutoencoder):
     def time(self) -> int:
         """Frames in a clip."""
         return self.config.clip
+
+    @property
+    def warm_up(self) -> int:
+        """Frames that hold the fields of flow. A thing that stands is seen when the clip is full."""
+        return self.flow_fields * self.flow_step + 1
 
     @property
     def flow_step(self) -> int:
@@ -283,10 +288,12 @@ class Spatiotemporal(ClipAutoencoder):
         """Return [B, rows, columns]: by how much a place was brighter, or darker, than the scene at every look.
 
         Who walks is gone a moment later. A crowd hides the scene for longer, but is now brighter than it, now darker.
+        A look that is repeated, as before the first frame of a camera, shows nothing: nobody has stood there yet.
         """
         step = self.config.looks_step
         seen = frames[:, (self.time - 1) % step :: step]
-        apart = self.grid.shrunk(seen) - scene[:, None]
+        repeated = F.pad((seen.diff(dim=1) == 0).flatten(2).all(2), (0, 1))
+        apart = (self.grid.shrunk(seen) - scene[:, None]) * ~repeated[:, :, None, None, None]
         staying = torch.maximum(apart.amin(1), -apart.amax(1)).clamp(min=0)
         return _averaged(self.grid.pooled(staying.mean(1)[:, None, None])[:, 0], self.config.looks_block)[:, 0]
 

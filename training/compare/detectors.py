@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from runtime.clips import Window
 from runtime.devices import DeviceChoice, select_device
 from runtime.images import Pixels
 from runtime.model import Model
@@ -46,13 +47,15 @@ class Detector(ABC):
     def scores(self, frames: Frames, at: Sequence[int]) -> Scores:
         """Score the frames at these positions, each with those before it in its own clip."""
         starts = tqdm(range(0, len(at), AT_ONCE), f"scoring by {self.name}", unit="batch", disable=None)
-        return np.concatenate([self.score(frames.seen_at(at[i : i + AT_ONCE], self.time)) for i in starts])
+        return np.concatenate(
+            [self.score(frames.seen_at(at[i : i + AT_ONCE], Window.whole(self.time))) for i in starts]
+        )
 
     def milliseconds(self, frames: Frames) -> float:
         """Return the median time of a frame on one thread, as frames of one camera arrive one by one."""
         at = full_windows(frames, self.time)[: TIMED + self.time]
         with _one_thread():
-            times = [self._timed(frames.seen_at([index], self.time)) for index in at]
+            times = [self._timed(frames.seen_at([index], Window.whole(self.time))) for index in at]
         return float(np.median(times[min(self.time, len(times) - 1) :]))  # the first warm everything up
 
     def _timed(self, seen: Pixels) -> float:

@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from runtime.clips import Window
 from runtime.heatmaps import overlay
 from runtime.images import Pixels
 from training.compare.detectors import Exported
@@ -46,7 +47,7 @@ def _heat_map(ladder: Ladder, rung: Rung, end: int) -> Pixels:
     if not isinstance(rung.detector, Exported):
         return frames.pixels[end]
     model = rung.detector.model
-    outputs = model.run(frames.seen_at([end], rung.detector.time))[0]
+    outputs = model.run(frames.seen_at([end], Window.whole(rung.detector.time)))[0]
     calibration = model.manifest.calibration
     if outputs.anomaly_map is None or calibration is None:
         return frames.pixels[end]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from runtime.clips import Window
 from runtime.devices import Device
 from runtime.images import Pixels
 from runtime.manifest import Task
@@ -27,7 +28,7 @@ from training.graph import ClipGraph, clip_to_unit, to_unit
 HEIGHT, WIDTH, TIME = 40, 64, 9
 
 SETTINGS = {
-    "widths": [8, 8], "latent_dim": 4, "shrink": 2, "clip": TIME, "looks_step": 4, "flow_step": 2, "moments": 2,
+    "widths": [8, 8], "latent_dim": 4, "shrink": 2, "clip": TIME, "looks_step": 2, "flow_step": 2, "moments": 2,
     "cell": 4, "speed_width": 8, "speed_blocks": 1, "speed_steps": 150,
 }  # fmt: skip
 
@@ -161,11 +162,22 @@ def test_a_crowd_is_not_taken_for_a_thing_that_stands(model: Model) -> None:
     assert hidden < (nobody + stands) / 2
 
 
+def test_a_clip_that_has_just_begun_has_nothing_standing_in_it(model: Model) -> None:
+    """Whoever walks through the first frame is in all those that repeat it."""
+    clip = scene([20], 1)
+    clip[:, 4:14, 40:50] = 240
+    begun = np.stack(model.manifest.input.window.begun(list(clip[-7:])))
+    evidence = [model.run(seen[None])[0].anomaly_map for seen in (begun, clip)]
+    early, full = (float(seen[6:12, 42:48].mean()) for seen in evidence if seen is not None)
+    assert early < full - 1
+
+
 # -- the folder
 
 
 def test_the_manifest_asks_for_clips_and_their_flow(model: Model) -> None:
     manifest = model.manifest
+    assert manifest.input.window == Window(TIME, 7)
     assert (manifest.input.time, manifest.input.flow_step, manifest.input.flow_fields) == (TIME, 2, 3)
     assert set(manifest.tasks) == {Task.RECONSTRUCT, Task.SCORE, Task.ENCODE}
     assert {tensor.name for tensor in manifest.graphs.autoencoder.inputs} == {"frames", "flow"}
@@ -281,4 +293,4 @@ def test_a_recipe_without_scores_is_refused(chosen: Recipe) -> None:
 
 def test_a_clip_that_is_too_short_is_named() -> None:
     with pytest.raises(DataError, match=r"walks/00 has fewer than the 9 frames"):
-        walks(2, 0, time=8).seen_at([1], TIME)
+        walks(2, 0, time=8).seen_at([1], Window.whole(TIME))

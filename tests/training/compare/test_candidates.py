@@ -88,7 +88,7 @@ def test_a_kind_without_a_score_is_left_out(kept: Order, parts: Parts) -> None:
 
 
 def test_a_kind_of_clips_is_left_out_where_clips_are_short(kept: Order, parts: Parts) -> None:
-    with pytest.raises(LeftOut, match="it looks at 13 frames in a row, and too few clips have as many"):
+    with pytest.raises(LeftOut, match="it looks at 31 frames in a row, and too few clips have as many"):
         train_candidate(replace(kept, false_alarm_rate=0.05), parts, "spatiotemporal", kinds()["spatiotemporal"])
 
 

@@ -58,9 +58,10 @@ class Autoencoder(nn.Module, ABC, Generic[Code]):
         self.shape = shape
 
     @classmethod
-    def suggest(cls) -> AutoencoderConfig:
+    def suggest(cls, steps: int | None = None) -> AutoencoderConfig:  # noqa: ARG003 - for kinds that override it
         """Return settings for small frames of one camera, where nobody has chosen any: the defaults, for most kinds.
 
+        What a kind learns apart from its training takes no more than so many `steps`, where that is wished.
         Raises ValidationError where a kind without defaults suggests none.
         """
         return cls.Config.model_validate({})

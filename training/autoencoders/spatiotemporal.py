@@ -148,6 +148,12 @@ class Spatiotemporal(ClipAutoencoder):
         self.speediness = Speediness(config.speed_width, config.speed_blocks).requires_grad_(requires_grad=False)
         self.looks_tail, self.speed_tail, self.pace_tail, self.speediness_tail = Tail(), Tail(), Tail(), Tail()
 
+    @classmethod
+    def suggest(cls, steps: int | None = None) -> SpatiotemporalConfig:
+        """Return the defaults, with few steps for what learns at the export where few are wished."""
+        config = SpatiotemporalConfig()
+        return config if steps is None else config.model_copy(update={"speed_steps": min(steps, config.speed_steps)})
+
     @property
     def latent_dim(self) -> int:
         """Numbers in the bottleneck."""

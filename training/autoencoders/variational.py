@@ -99,7 +99,7 @@ class Variational(GaussianCode, LikelihoodAutoencoder):
         self._make_scale()
 
     @classmethod
-    def suggest(cls) -> VariationalConfig:
+    def suggest(cls, steps: int | None = None) -> VariationalConfig:  # noqa: ARG003
         """Return a convolutional network, whose variance sets the balance of its two terms."""
         return VariationalConfig(widths=(16, 32, 64), likelihood="gaussian")
 

@@ -95,7 +95,7 @@ def test_a_kind_of_clips_is_left_out_where_clips_are_short(kept: Order, parts: P
 def test_a_kind_that_suggests_nonsense_is_left_out_with_the_reason(kept: Order, parts: Parts) -> None:
     class Hopeless(Plain):
         @classmethod
-        def suggest(cls) -> AutoencoderConfig:
+        def suggest(cls, steps: int | None = None) -> AutoencoderConfig:  # noqa: ARG003
             return PlainConfig(latent_dim=0)
 
     with pytest.raises(LeftOut, match="latent_dim Input should be greater than or equal to 1"):

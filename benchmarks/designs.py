@@ -115,7 +115,7 @@ def main() -> None:
         rows = [_looks_row(name, least, span, found, things) for name, least in LOOKS.items()]
         report.add("Things that stand, by looks alone", rows)
     parts = zip(found.folds(), things, scales[CHOSEN], strict=True)
-    evidence = [_evidence(found, *fold, left, scale) for fold, left, scale in parts]
+    evidence = [_evidence(found, out, left, scale) for (_, out), left, scale in parts]
     title = "Looks or motion, the stronger in each block"
     report.add(title, [_fused_row({"cost of looks (nats)": cost}, cost, np.inf, evidence) for cost in COSTS])
     report.add(
@@ -175,11 +175,14 @@ class Fold:
     normal: dict[int, Floats]
     things: dict[Thing, list[tuple[Floats, npt.NDArray[np.bool_]]]]
     """With something left in each clip, and whether it is to be seen."""
+    known: list[Floats]
+    """The clips to learn from, in the same form."""
 
 
 def _things(normal: Normal, out: Sequence[int], learn: Sequence[int]) -> Fold:
     scene = Scene([normal.clips[index] for index in learn], 10)
-    background = np.median(np.concatenate([_halved(normal.clips[index])[::6] for index in learn]), axis=0)
+    halved = [_halved(normal.clips[index]) for index in learn]
+    background = np.median(np.concatenate([clip[::6] for clip in halved]), axis=0)
     found: dict[Thing, list[tuple[Floats, npt.NDArray[np.bool_]]]] = {thing: [] for thing in Thing}
     for place, index in enumerate(out):
         donor = normal.clips[out[place - 1]][::STEP]
@@ -187,7 +190,8 @@ def _things(normal: Normal, out: Sequence[int], learn: Sequence[int]) -> Fold:
             rng = np.random.default_rng([0, index + 1, kind])
             left = leave_standing(normal.clips[index][::STEP], donor, scene, thing, rng)
             found[thing].append((left.frames[:, ::2, ::2] - background, left.anomalous))
-    return Fold({index: _halved(normal.clips[index]) - background for index in out}, found)
+    apart = {index: _halved(normal.clips[index]) - background for index in out}
+    return Fold(apart, found, [clip - background for clip in halved])
 
 
 def _halved(clip: Grey) -> Floats:
@@ -232,13 +236,10 @@ class Evidence:
         return np.asarray(scores.numpy()[self.seen[ends]], np.float64)
 
 
-def _evidence(
-    normal: Normal, learn: Sequence[int], out: Sequence[int], fold: Fold, scale: Scale
-) -> dict[str, list[Evidence]]:
+def _evidence(normal: Normal, out: Sequence[int], fold: Fold, scale: Scale) -> dict[str, list[Evidence]]:
     """Return what is found in the clips as they are, with walkers twice as fast, and with each thing left in them."""
     least = LOOKS["least difference on one side"]
-    background = np.median(np.concatenate([_halved(normal.clips[index])[::6] for index in learn]), axis=0)
-    known = [standing(_halved(normal.clips[index]) - background, least, SPAN, EVERY)[::2] for index in learn]
+    known = [standing(clip, least, SPAN, EVERY)[::2] for clip in fold.known]
     apart, looks_tail = deviations(known), Tail()
     looks_tail.learn(torch.from_numpy(apart(np.concatenate(known))))
 

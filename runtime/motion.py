@@ -18,7 +18,7 @@ Flow = npt.NDArray[np.float32]
 
 SMALLEST = 32  # pixels: OpenCV's search fails, and badly, on sides much shorter than this
 
-REMEMBERED = 128  # flow fields: those of the clips of eight cameras, for the next frame's clip shares most of them
+REMEMBERED = 128  # flow fields: of the clips of some twenty cameras, for the next frames' clips share most of them
 
 _thread = threading.local()
 

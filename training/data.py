@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor
@@ -120,13 +119,14 @@ class Frames:
         return np.stack([self.pixels[i] for i in indices])
 
 
-def full_clips(clips: Sequence[str] | npt.NDArray[np.str_], time: int) -> npt.NDArray[np.bool_]:
-    """Tell which frames have `time` - 1 others before them in their clip, given the clip of each."""
-    names = np.asarray(clips)
-    full = np.zeros(len(names), bool)
-    for clip in np.unique(names):
-        full[np.flatnonzero(names == clip)[time - 1 :]] = True
-    return full
+def full_windows(frames: Frames, time: int) -> list[int]:
+    """Return the positions of frames that end `time` frames in a row of their own clip."""
+    found, run = [], 0
+    for index, clip in enumerate(frames.clips):
+        run = run + 1 if index and frames.clips[index - 1] == clip else 1
+        if run >= time:
+            found.append(index)
+    return found
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from training.autoencoders.base import Autoencoder, ClipAutoencoder, Denoiser
 from training.calibrate import calibrate, in_batches
 from training.card import BEFORE_EXPORT, write_card
 from training.config import Recipe
-from training.data import Frames, Split, full_clips
+from training.data import Frames, Split, full_windows
 from training.errors import ExportError
 from training.gaussian import LatentGaussian
 from training.graph import (
@@ -163,8 +163,8 @@ def _normal_clips(autoencoder: ClipAutoencoder, split: Split) -> Iterator[tuple[
     """Yield all full clips but those that set the threshold, as the graph will see them."""
     time = autoencoder.time
     for part in (split.train, split.validation):
-        ends = np.flatnonzero(full_clips(part.clips, time)).tolist()
-        yield from in_batches(part, "normal clips", partial(_seen, autoencoder), Window.whole(time), ends)
+        window, ends = Window.whole(time), full_windows(part, time)
+        yield from in_batches(part, "normal clips", partial(_seen, autoencoder), window, ends)
 
 
 def _seen(autoencoder: ClipAutoencoder, clips: Pixels) -> tuple[Tensor, Tensor]:

@@ -82,6 +82,13 @@ class Walker:
         return 1.6 <= self.height / self.width <= 3.6
 
 
+def foreground(frame: Grey, background: Grey) -> Mask:
+    """Return what hides the background, [h, w]."""
+    apart = cv2.absdiff(cv2.GaussianBlur(frame, (3, 3), 0), cv2.GaussianBlur(background, (3, 3), 0))
+    covered = (apart > FOREGROUND_LEVELS).astype(np.uint8)
+    return np.asarray(cv2.morphologyEx(covered, cv2.MORPH_CLOSE, np.ones((5, 3), np.uint8)), bool)
+
+
 class Scene:
     """What is normal in front of a fixed camera: its background, how large people are, where none ever stands."""
 
@@ -98,9 +105,7 @@ class Scene:
 
     def foreground(self, frame: Grey) -> Mask:
         """Return what hides the background, [h, w]."""
-        apart = cv2.absdiff(cv2.GaussianBlur(frame, (3, 3), 0), cv2.GaussianBlur(self.background, (3, 3), 0))
-        covered = (apart > FOREGROUND_LEVELS).astype(np.uint8)
-        return np.asarray(cv2.morphologyEx(covered, cv2.MORPH_CLOSE, np.ones((5, 3), np.uint8)), bool)
+        return foreground(frame, self.background)
 
     def walkers(self, frame: Grey) -> list[Walker]:
         """Return the pieces of the foreground, the largest first."""

@@ -7,7 +7,6 @@ from benchmarks.anomalies.footage import Footage
 from benchmarks.anomalies.scorer import Judged, Scores, ShippedScorer
 from benchmarks.musts import Must, Side
 from training.card import Row
-from training.data import full_clips
 from training.evaluate import auroc, bootstrap_auroc, minmax_by_clip, pixel_auroc
 
 RAW, MINMAX, PIXEL = "AUROC RAW (%)", "AUROC MINMAX (%)", "pixel AUROC (%)"
@@ -52,7 +51,7 @@ def macro_auroc(footage: Footage, scores: Scores) -> float:
 
 def _warm(bench: Bench, scorer: ShippedScorer) -> Row:
     footage, scores = bench.footage, bench.judged[scorer.name].scores
-    full = full_clips(footage.clips, scorer.time)
+    full = footage.full(scorer.time)
     labels, rescaled = footage.anomalous[full], minmax_by_clip(scores[full], footage.clips[full])
     return {
         "": scorer.name,

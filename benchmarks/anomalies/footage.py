@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.images import Pixels
-from training.data import DataConfig, Frames, Source, load
+from training.data import DataConfig, Frames, Source, full_windows, load
 from training.labels import read_labels, read_masks
 
 FRAMES_A_SECOND = 10
@@ -33,6 +33,12 @@ class Footage:
     def by_clip(self) -> list[npt.NDArray[np.intp]]:
         """Return the positions of the frames of each clip."""
         return [np.flatnonzero(self.clips == clip) for clip in dict.fromkeys(self.frames.clips)]
+
+    def full(self, time: int) -> Flags:
+        """Tell which frames end `time` frames in a row of their clip, [n]."""
+        found = np.zeros(len(self.frames), bool)
+        found[full_windows(self.frames, time)] = True
+        return found
 
     def subset(self, chosen: npt.NDArray[np.intp]) -> "Footage":
         """Return the frames at these positions."""

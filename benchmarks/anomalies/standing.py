@@ -10,7 +10,7 @@ from benchmarks.anomalies.footage import Footage, read_clips
 from benchmarks.anomalies.scorer import Scorer, Scores
 from benchmarks.musts import Must, Side
 from training.card import Row
-from training.data import Frames, full_clips
+from training.data import Frames
 from training.evaluate import separation
 from training.pseudo_anomalies import Grey, Scene, Thing, leave_standing
 
@@ -24,7 +24,7 @@ def standing(bench: Bench) -> list[Must]:
     footage = _with_normal_frames(bench.footage)
     scene = Scene(_grey_clips(read_clips(bench.ped2, "train")))
     longest = max(scorer.time for scorer in bench.models)
-    counted = ~footage.anomalous & full_clips(footage.clips, longest)
+    counted = ~footage.anomalous & footage.full(longest)
     before = {scorer.name: scorer.judge(footage.frames).scores[counted] for scorer in bench.scorers}
     after: dict[str, dict[Thing, Scores]] = {scorer.name: {} for scorer in bench.scorers}
     for thing in tqdm(Thing, "standing things", disable=None):

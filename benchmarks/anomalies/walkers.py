@@ -15,7 +15,7 @@ from scipy.ndimage import maximum_filter
 
 from runtime.motion import optical_flow
 from training.graph import clip_to_unit
-from training.pseudo_anomalies import FOREGROUND_LEVELS, REACH, SMALLEST, Grey
+from training.pseudo_anomalies import REACH, SMALLEST, Grey, foreground
 from training.speediness import PLANES, Grid
 
 Floats = npt.NDArray[np.float32]
@@ -100,7 +100,7 @@ def _follow(clip: Grey, background: Grey) -> tuple[npt.NDArray[np.int16], list[T
     previous: list[tuple[int, npt.NDArray[np.float64], int]] = []
     for index, frame in enumerate(clip):
         current: list[tuple[int, npt.NDArray[np.float64], int]] = []
-        count, pieces, boxes, centres = cv2.connectedComponentsWithStats(_foreground(frame, background))
+        count, pieces, boxes, centres = cv2.connectedComponentsWithStats(foreground(frame, background).astype(np.uint8))
         for piece in range(1, count):
             area = int(boxes[piece, 4])
             if area < SMALLEST:
@@ -114,13 +114,6 @@ def _follow(clip: Grey, background: Grey) -> tuple[npt.NDArray[np.int16], list[T
             seen.setdefault(number, []).append((index, float(across), float(down), shape))
         previous = current
     return labels, [Track(number, np.array([it[0] for it in life])) for number, life in seen.items() if _walks(life)]
-
-
-def _foreground(frame: Grey, background: Grey) -> Grey:
-    apart = cv2.absdiff(cv2.GaussianBlur(frame, (3, 3), 0), cv2.GaussianBlur(background, (3, 3), 0))
-    return np.asarray(
-        cv2.morphologyEx((apart > FOREGROUND_LEVELS).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 3), np.uint8))
-    )
 
 
 def _nearest(

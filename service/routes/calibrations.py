@@ -112,8 +112,8 @@ async def _uploaded(call: Call, ticket: Ticket, model: Model) -> NormalScores:
     window = model.manifest.input.window
     if len(images) < window.needed:
         raise TooFewFrames(f"{model.manifest.name} looks at clips of {window.needed} frames; {len(images)} were sent")
-    windows = [images[max(0, end - window.time) : end] for end in range(window.needed, len(images) + 1)]
-    answers = await ticket.each([partial(_score, ticket, model, window) for window in windows])
+    seen = [images[max(0, end - window.time) : end] for end in range(window.needed, len(images) + 1)]
+    answers = await ticket.each([partial(_score, ticket, model, clip) for clip in seen])
     verdicts = [_checked(answer, index) for index, answer in enumerate(answers, window.needed)]
     ranges = np.asarray([verdict.map_range or (np.nan, np.nan) for verdict in verdicts])
     scores = np.asarray([verdict.decision.score for verdict in verdicts], np.float64)

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from training.compare.parts import full_windows
-from training.data import Frames
+from training.data import Frames, full_windows
 from training.errors import DataError
 from training.pseudo_anomalies import CONTRAST, GRAIN, Cutout, Grey, Mask, Spoiled, Thing, draw_thing, paste
 

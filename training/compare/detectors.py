@@ -16,8 +16,7 @@ from runtime.devices import DeviceChoice, select_device
 from runtime.images import Pixels
 from runtime.model import Model
 from training.baselines import MOTION_STATISTICS, MotionStatistic
-from training.compare.parts import full_windows
-from training.data import Frames
+from training.data import Frames, full_windows
 from training.errors import RunError
 
 AT_ONCE = 16  # frames

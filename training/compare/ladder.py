@@ -12,7 +12,8 @@ from training.compare.anomalies import Anomalies, spoil
 from training.compare.candidates import LeftOut, check_kept, find_candidates, train_candidate
 from training.compare.detectors import Baseline, Detector, Exported, baselines
 from training.compare.order import Order
-from training.compare.parts import Parts, full_windows, too_short
+from training.compare.parts import Parts, too_short
+from training.data import full_windows
 from training.evaluate import separation
 
 

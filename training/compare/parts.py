@@ -7,7 +7,7 @@ from hashlib import blake2b
 
 from runtime.conformal import FalseAlarms
 from training.compare.order import Order
-from training.data import DataConfig, Frames, Source, Split, load, split
+from training.data import DataConfig, Frames, Source, Split, full_windows, load, split
 from training.errors import DataError
 from training.frame_size import frame_size
 from training.sources import Reader
@@ -56,16 +56,6 @@ class Parts:
         sizes = ", ".join(f"{len(frames)} to {what}" for what, frames in parts.items())
         clips = set().union(*(frames.clips for frames in parts.values()))
         return f"{len(clips)} clips at {self.data.width} x {self.data.height}, grey: {sizes}"
-
-
-def full_windows(frames: Frames, time: int) -> list[int]:
-    """Return the positions of frames that end `time` frames in a row of their own clip."""
-    found, run = [], 0
-    for index, clip in enumerate(frames.clips):
-        run = run + 1 if index and frames.clips[index - 1] == clip else 1
-        if run >= time:
-            found.append(index)
-    return found
 
 
 def too_short(time: int) -> str:

@@ -7,7 +7,8 @@ from runtime.images import Pixels
 from tests.training.tiny import frames
 from training.compare.detectors import Baseline, Detector, Exported, baselines
 from training.compare.ladder import Ladder
-from training.compare.parts import Parts, full_windows
+from training.compare.parts import Parts
+from training.data import full_windows
 from training.errors import RunError
 
 pytestmark = pytest.mark.xdist_group("compared")

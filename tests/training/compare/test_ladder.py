@@ -8,7 +8,8 @@ from runtime.images import Pixels
 from training.compare.anomalies import SORTS, spoil
 from training.compare.detectors import Detector, Exported, Scores
 from training.compare.ladder import Ladder, Rung, _measure, bootstrap_recall
-from training.compare.parts import Parts, full_windows
+from training.compare.parts import Parts
+from training.data import full_windows
 
 pytestmark = pytest.mark.xdist_group("compared")
 

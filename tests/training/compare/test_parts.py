@@ -10,8 +10,8 @@ import pytest
 from tests.training.compare.conftest import write_clips
 from tests.training.tiny import draw, frames
 from training.compare.order import Order
-from training.compare.parts import Parts, full_windows, read_parts
-from training.data import Frames
+from training.compare.parts import Parts, read_parts
+from training.data import Frames, full_windows
 from training.errors import DataError
 
 

@@ -51,7 +51,7 @@ def macro_auroc(footage: Footage, scores: Scores) -> float:
 
 def _warm(bench: Bench, scorer: ShippedScorer) -> Row:
     footage, scores = bench.footage, bench.judged[scorer.name].scores
-    full = footage.full(scorer.time)
+    full = footage.full(scorer.model.manifest.input.window.needed)
     labels, rescaled = footage.anomalous[full], minmax_by_clip(scores[full], footage.clips[full])
     return {
         "": scorer.name,

@@ -20,6 +20,7 @@ from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugi
 
 from runtime import headers
 from runtime.errors import ImageError, ImageTooLarge, UnreadableImage, UnsupportedImage
+from runtime.jpeg import PlainJpeg
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -139,11 +140,26 @@ def decode(
             f"the content type says {claimed.value.media_type} but the bytes are {found.value.media_type}"
         )
     try:
-        return _decode(data, found, channels, limits, fit)
+        plain = _decode_plain_jpeg(data, channels, limits, fit) if found is ImageFormat.JPEG else None
+        return plain or _decode(data, found, channels, limits, fit)
     except ImageError:
         raise
     except Exception as error:  # on hostile bytes a decoder may raise anything at all
         raise UnreadableImage(f"the {found.value.name} data is damaged or truncated") from error
+
+
+def _decode_plain_jpeg(data: bytes, channels: int | None, limits: Limits, fit: Size | None) -> Picture | None:
+    """Decode most JPEGs; None for those that are left to Pillow, which also says what is wrong with them."""
+    plain = PlainJpeg.find(data)
+    if plain is None or _scans(data) > MAX_JPEG_SCANS:
+        return None
+    _check_pixels(plain.width, plain.height, limits)
+    wanted = channels or (1 if plain.grey else 3)
+    pixels = plain.decode(wanted, None if fit is None else Size(SPARE * fit.height, SPARE * fit.width))
+    if pixels is None:
+        return None
+    found = pixels if fit is None else resize(pixels, *fit)
+    return Picture(found, ImageFormat.JPEG, plain.grey, plain.height, plain.width)
 
 
 def _decode(data: bytes, found: ImageFormat, channels: int | None, limits: Limits, fit: Size | None) -> Picture:
@@ -177,11 +193,16 @@ def _check_pixels(width: int, height: int, limits: Limits) -> None:
 
 def _check_effort(image: Image.Image, data: bytes) -> None:
     """Refuse the two codings of which a few kilobytes keep a core busy for many seconds; no camera writes them."""
-    scans = data.count(b"\xff\xda") if "progressive" in image.info else 1
+    scans = _scans(data) if "progressive" in image.info else 1
     if scans > MAX_JPEG_SCANS:
         raise UnsupportedImage(f"the progressive JPEG has {scans} scans; at most {MAX_JPEG_SCANS} are accepted")
     if image.info.get("compression") in BMP_RUN_LENGTHS:
         raise UnsupportedImage("the BMP is run-length coded; send an uncompressed one, or a PNG")
+
+
+def _scans(data: bytes) -> int:
+    """Return how many scans a JPEG has, at most: of a baseline one a picture within it may count too."""
+    return data.count(b"\xff\xda")
 
 
 def _reduced(fit: Size, orientation: int) -> tuple[int, int]:

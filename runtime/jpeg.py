@@ -1,0 +1,46 @@
+"""JPEGs as cameras send them, by TurboJPEG: the pixels are those of Pillow, in about half the time."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+COLOUR, GREY = "YCbCr", "Gray"
+FACTORS = (8, 4, 2)
+
+
+@dataclass(frozen=True)
+class PlainJpeg:
+    """A JPEG that lies as it was taken, in grey or in the usual colours."""
+
+    data: bytes
+    height: int
+    width: int
+    grey: bool
+
+    @classmethod
+    def find(cls, data: bytes) -> "PlainJpeg | None":
+        """Look at the header; None for what needs more care: EXIF, that may turn it, other colours, or damage."""
+        if b"Exif\0\0" in data:
+            return None
+        try:
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        except ValueError:
+            return None
+        return cls(data, height, width, colours == GREY) if colours in {COLOUR, GREY} else None
+
+    def decode(self, channels: int, at_least: tuple[int, int] | None) -> npt.NDArray[np.uint8] | None:
+        """Return [h, w, channels], reduced by 2, 4 or 8 to `at_least` that height and width; None if it is damaged."""
+        height, width = self.height, self.width
+        if at_least is not None:
+            spare = min(height // at_least[0], width // at_least[1])
+            factor = next((factor for factor in FACTORS if factor <= spare), 1)
+            height, width = -(-height // factor), -(-width // factor)
+        colours = "GRAY" if channels == 1 else "RGB"
+        try:
+            return np.asarray(
+                simplejpeg.decode_jpeg(self.data, colours, min_height=height, min_width=width, strict=True), np.uint8
+            )
+        except ValueError:
+            return None

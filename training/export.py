@@ -45,7 +45,6 @@ from training.graph import (
     DenoiserGraph,
     GeneratorGraph,
     NoiseEstimatorGraph,
-    clip_to_unit,
     to_unit,
 )
 from training.onnx_graph import (
@@ -169,7 +168,7 @@ def _normal_clips(autoencoder: ClipAutoencoder, split: Split) -> Iterator[tuple[
 
 def _seen(autoencoder: ClipAutoencoder, clips: Pixels) -> tuple[Tensor, Tensor]:
     flow = np.stack([optical_flow(clip, autoencoder.flow_step, autoencoder.flow_fields) for clip in clips])
-    return clip_to_unit(torch.from_numpy(clips)), torch.from_numpy(flow).permute(0, 1, 4, 2, 3)
+    return torch.from_numpy(clips), torch.from_numpy(flow)
 
 
 def _manifest(recipe: Recipe, autoencoder: Autoencoder[Any], graphs: Graphs, golden: File) -> Manifest:

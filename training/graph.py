@@ -75,8 +75,7 @@ class ClipGraph(nn.Module):
 
     def forward(self, frames: Tensor, flow: Tensor) -> tuple[Tensor, ...]:
         """Run on uint8 [B, T, H, W, C] and float [B, F, H, W, 2] in pixels a frame."""
-        unit = clip_to_unit(frames)
-        judged = self.autoencoder.judge(unit, flow.permute(0, 1, 4, 2, 3))
+        judged = self.autoencoder.judge(frames, flow)
         size = frames.shape[2:4]
         anomaly_map = nn.functional.interpolate(judged.evidence[:, None], size=size, mode="bilinear")[:, 0]
         return to_levels(judged.reconstruction), anomaly_map, judged.score, judged.latent

@@ -14,7 +14,6 @@ import torch
 from scipy.ndimage import maximum_filter
 
 from runtime.motion import optical_flow
-from training.graph import clip_to_unit
 from training.pseudo_anomalies import REACH, SMALLEST, Grey, foreground
 from training.speediness import PLANES, Grid
 
@@ -63,10 +62,8 @@ def _moment(clip: Grey, end: int, scene: Floats, step: int) -> Floats:
     if end < 2 * step:
         return np.zeros((1, PLANES, rows, columns), np.float32)
     ends = clip[end - 2 * step : end + 1 : step, ..., None]
-    flow = torch.from_numpy(optical_flow(ends, 1, 2)).permute(0, 3, 1, 2)
-    return np.asarray(
-        GRID.cells(clip_to_unit(torch.from_numpy(ends[None])), flow[None], torch.from_numpy(scene)[None, None])[0]
-    )
+    flow = torch.from_numpy(optical_flow(ends, 1, 2))
+    return np.asarray(GRID.cells(torch.from_numpy(ends[None]), flow[None], 1, torch.from_numpy(scene)[None, None])[0])
 
 
 def halved_scene(clips: Sequence[Grey]) -> Floats:

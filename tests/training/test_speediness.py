@@ -12,9 +12,10 @@ GRID = Grid(shrink=2, cell=4)
 
 def gliding(columns: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return frames of chance, flow that is the same everywhere in each of two fields, and a grey scene."""
-    ends = torch.rand(1, 3, 1, 4 * ROWS, 4 * COLUMNS, generator=torch.Generator().manual_seed(0)).round()
-    flow = torch.zeros(1, 2, 2, 4 * ROWS, 4 * COLUMNS)
-    flow[:, 0, 0], flow[:, 1, 0] = columns, 2 * columns
+    chance = torch.rand(1, 3, 4 * ROWS, 4 * COLUMNS, 1, generator=torch.Generator().manual_seed(0))
+    ends = 255 * chance.round().to(torch.uint8)
+    flow = torch.zeros(1, 2, 4 * ROWS, 4 * COLUMNS, 2)
+    flow[:, 0, ..., 0], flow[:, 1, ..., 0] = columns, 2 * columns
     return ends, flow, torch.full((1, 1, 2 * ROWS, 2 * COLUMNS), 0.25)
 
 
@@ -30,7 +31,7 @@ def walks(pace: float, count: int = 24) -> Tensor:
 
 def test_cells_are_means_of_what_changed() -> None:
     ends, flow, scene = gliding(1.5)
-    cells = GRID.cells(ends, flow, scene)
+    cells = GRID.cells(ends, flow, 1, scene)
     assert cells.shape == (1, 1, PLANES, ROWS, COLUMNS)
     now, before, looks = torch.split(cells[0, 0], [MOTION, MOTION, LOOKS])
     for motion, speed in ((now, 3), (before, 1.5)):
@@ -44,7 +45,7 @@ def test_cells_are_means_of_what_changed() -> None:
 
 def test_what_keeps_its_brightness_has_not_moved() -> None:
     ends, flow, scene = gliding(1.5)
-    assert not GRID.cells(ends * 0 + 0.5, flow, scene)[:, :, : MOMENTS * MOTION].any()
+    assert not GRID.cells(torch.full_like(ends, 128), flow, 1, scene)[:, :, : MOMENTS * MOTION].any()
 
 
 @pytest.mark.parametrize("size", [(9, 11), (8, 12)])
@@ -52,7 +53,8 @@ def test_cells_at_the_border_are_smaller(size: tuple[int, int]) -> None:
     ends, flow, scene = gliding(1)
     height, width = size
     halved = -(-height // 2), -(-width // 2)
-    cells = GRID.cells(ends[..., :height, :width], flow[..., :height, :width], scene[..., : halved[0], : halved[1]])
+    ends, flow = ends[:, :, :height, :width], flow[:, :, :height, :width]
+    cells = GRID.cells(ends, flow, 1, scene[..., : halved[0], : halved[1]])
     assert cells.shape[-2:] == (-(-height // 4), -(-width // 4))
 
 

@@ -180,11 +180,14 @@ class ClipAutoencoder(Autoencoder[Tensor]):
 
     @abstractmethod
     def learn_normal(self, clips: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> None:
-        """See normal clips: `clips()` yields batches of frames [B, T, C, H, W] and flow [B, F, 2, H, W]."""
+        """See normal clips: `clips()` yields batches of uint8 frames [B, T, H, W, C] and flow [B, F, H, W, 2]."""
 
     @abstractmethod
     def judge(self, frames: Tensor, flow: Tensor) -> Judgement:
-        """Judge clips [B, T, C, H, W] in 0..1 with their flow [B, F, 2, H, W] in pixels a frame."""
+        """Judge clips, uint8 [B, T, H, W, C], with their flow [B, F, H, W, 2] in pixels a frame.
+
+        Frames come as they are, for most kinds need but a few of a clip, and casting all costs more than a network.
+        """
 
 
 _KINDS: dict[str, type[Autoencoder[Any]]] = {}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from runtime.manifest import Task
 from runtime.motion import optical_flow
 from training.autoencoders.base import AutoencoderConfig, ClipAutoencoder, FrameShape, Judgement, Losses, register
-from training.graph import to_levels
+from training.graph import clip_to_unit, to_unit
 from training.layers import ConvolutionalDecoder, convolutional_encoder
 from training.speediness import FACTORS, SHARE, SPEED, Examples, Grid, Speediness, fit
 
@@ -38,7 +38,14 @@ def _odd(length: int) -> int:
     return length
 
 
+def _power_of_two(length: int) -> int:
+    if length.bit_count() != 1:
+        raise ValueError(f"must be a power of two: {1 << length.bit_length() - 1} or {1 << length.bit_length()}")
+    return length
+
+
 Odd = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+PowerOfTwo = Annotated[int, Field(ge=1), AfterValidator(_power_of_two)]
 
 
 class SpatiotemporalConfig(AutoencoderConfig):
@@ -47,14 +54,14 @@ class SpatiotemporalConfig(AutoencoderConfig):
     kind: Literal["spatiotemporal"] = "spatiotemporal"
     widths: tuple[int, ...] = Field((16, 32, 48, 64), min_length=1, description="channels; each halves the size")
     latent_dim: int = Field(4, ge=1, description="narrow: the scene and its light, not who walks through it")
-    shrink: int = Field(2, ge=1, description="the autoencoder sees frames this many times smaller")
+    shrink: PowerOfTwo = Field(2, description="the autoencoder sees frames this many times smaller")
     clip: int = Field(31, ge=2, description="frames that a verdict looks at")
     looks_step: int = Field(
         6, ge=1, description="of the frames of the clip every so many are looked at for what stands"
     )
     flow_step: int = Field(2, ge=1, description="frames that the optical flow reaches over")
     moments: int = Field(2, ge=1, description="fields of flow that are judged, up to the last frame")
-    cell: int = Field(4, ge=1, description="pixels, a multiple of shrink; at every cell there is a block")
+    cell: PowerOfTwo = Field(4, description="pixels, shrink or more; at every cell there is a block")
     looks_block: Odd = Field(1, description="cells a side")
     motion_block: Odd = Field(3, description="cells a side")
     looks_reach: tuple[float, float] = Field(
@@ -76,8 +83,8 @@ class SpatiotemporalConfig(AutoencoderConfig):
             raise ValueError(f"{fields} fields of {self.flow_step} frames need a longer clip than {self.clip}")
         if not self.reaches:
             raise ValueError(f"a clip of {self.clip} frames is too short to be played faster; 4 flow_steps are enough")
-        if self.cell % self.shrink:
-            raise ValueError(f"cell, {self.cell}, must be a multiple of shrink, {self.shrink}")
+        if self.cell < self.shrink:
+            raise ValueError(f"cell, {self.cell}, must be at least shrink, {self.shrink}")
         return self
 
     @property
@@ -192,7 +199,7 @@ class Spatiotemporal(ClipAutoencoder):
         return F.interpolate(small, size=self.shape.fixed[1:], mode="bilinear")
 
     def _shrink(self, frames: Tensor) -> Tensor:
-        return F.avg_pool2d(frames, self.config.shrink, ceil_mode=True)
+        return self.grid.shrunk(frames[:, None])[:, 0]
 
     def _decode_small(self, code: Tensor) -> Tensor:
         return torch.sigmoid(self.scene + self.decoder(code))
@@ -228,31 +235,30 @@ class Spatiotemporal(ClipAutoencoder):
     def _seen(self, clips: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Yield looks, cells of the last moment, those of every other clip, and what they are when played faster."""
         for frames, flow in clips:
-            scene = self._reconstruct_small(frames)
+            scene = self._decode_small(self.encode(to_unit(frames[:, -1])))
             ends = frames[:, -1 - 2 * self.flow_step :: self.flow_step]
-            cells = self.grid.cells(ends, self.flow_step * flow[:, -2:], scene)[:, 0].half()
+            cells = self.grid.cells(ends, flow[:, -2:], self.flow_step, scene)[:, 0].half()
             pairs = zip(frames[::TAUGHT], scene[::TAUGHT], strict=True)
             faster = torch.stack([self._faster(clip, behind) for clip, behind in pairs])
             yield self._looks(frames, scene), cells, cells[::TAUGHT], faster.half()
 
     def _faster(self, clip: Tensor, scene: Tensor) -> Tensor:
-        """Return the cells [reaches, PLANES, rows, columns] of [T, C, H, W] with frames left out."""
-        pixels = to_levels(clip).numpy()
+        """Return the cells [reaches, PLANES, rows, columns] of [T, H, W, C] with frames left out."""
         found = []
         for reach in self.config.reaches:
-            ends = slice(-1 - 2 * reach, None, reach)
-            flow = torch.from_numpy(optical_flow(pixels[ends], 1, 2)).permute(0, 3, 1, 2)
-            found.append(self.grid.cells(clip[None, ends], flow[None], scene[None])[0, 0])
+            ends = clip[-1 - 2 * reach :: reach]
+            flow = torch.from_numpy(optical_flow(ends.numpy(), 1, 2))
+            found.append(self.grid.cells(ends[None], flow[None], 1, scene[None])[0, 0])
         return torch.stack(found)
 
     def judge(self, frames: Tensor, flow: Tensor) -> Judgement:
         """Let the stronger of looks and motion speak in each block, by how seldom a normal block deviates so far."""
-        code = self.encode(frames[:, -1])
+        code = self.encode(to_unit(frames[:, -1]))
         scene = self._decode_small(code)
         looks = self.looks_tail((self._looks(frames, scene) - self.mean) / self.deviation)
         stands = (looks - self.config.looks_cost).clamp(max=self.config.looks_cap)
         ends = frames[:, self.time - 1 - self.flow_fields * self.flow_step :: self.flow_step]
-        evidence = torch.maximum(stands[:, None], self._motion(self.grid.cells(ends, self.flow_step * flow, scene)))
+        evidence = torch.maximum(stands[:, None], self._motion(self.grid.cells(ends, flow, self.flow_step, scene)))
         return Judgement(code, self._enlarge(scene), evidence[:, -1], self._worst(evidence))
 
     @property
@@ -287,9 +293,6 @@ class Spatiotemporal(ClipAutoencoder):
         flat = evidence.flatten(2)
         return flat.topk(min(self.config.worst, flat.shape[2]), dim=2).values.mean((1, 2))
 
-    def _reconstruct_small(self, frames: Tensor) -> Tensor:
-        return self._decode_small(self.encode(frames[:, -1]))
-
     def _looks(self, frames: Tensor, scene: Tensor) -> Tensor:
         """Return [B, rows, columns]: by how much a place was brighter, or darker, than the scene at every look.
 
@@ -297,9 +300,9 @@ class Spatiotemporal(ClipAutoencoder):
         A look that is repeated, as before the first frame of a camera, shows nothing: nobody has stood there yet.
         """
         step = self.config.looks_step
-        seen = frames[:, (self.time - 1) % step :: step]
+        seen = self.grid.shrunk(clip_to_unit(frames[:, (self.time - 1) % step :: step]))
         repeated = F.pad((seen.diff(dim=1) == 0).flatten(2).all(2), (0, 1))
-        apart = (self.grid.shrunk(seen) - scene[:, None]) * ~repeated[:, :, None, None, None]
+        apart = (seen - scene[:, None]) * ~repeated[:, :, None, None, None]
         staying = torch.maximum(apart.amin(1), -apart.amax(1)).clamp(min=0)
         return _averaged(self.grid.pooled(staying.mean(1)[:, None, None])[:, 0], self.config.looks_block)[:, 0]
 

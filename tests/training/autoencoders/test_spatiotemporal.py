@@ -23,7 +23,7 @@ from training.config import Recipe, parse_recipe
 from training.data import Frames, Split
 from training.errors import ConfigError, DataError
 from training.export import export
-from training.graph import ClipGraph, clip_to_unit, to_unit
+from training.graph import ClipGraph, to_unit
 
 HEIGHT, WIDTH, TIME = 40, 64, 9
 
@@ -218,19 +218,18 @@ def small(**settings: Any) -> Spatiotemporal:  # noqa: ANN401
 def batches() -> Iterator[tuple[Tensor, Tensor]]:
     for start in range(0, 30, 5):
         clip = scene([start], 1, seed=start)
-        flow = torch.from_numpy(optical_flow(clip, 2, 3)).permute(0, 3, 1, 2)
-        yield clip_to_unit(torch.from_numpy(clip[None])), flow[None]
+        yield torch.from_numpy(clip[None]), torch.from_numpy(optical_flow(clip, 2, 3)[None])
 
 
 def streets(seldom: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield clips in which all moves, below thrice as fast as above; in the lower half once in `seldom` clips."""
     rng = np.random.default_rng(0)
     for index in range(12):
-        frames = torch.from_numpy(rng.integers(0, 2, (1, TIME, 1, HEIGHT, WIDTH))).float()
-        flow = torch.zeros(1, 3, 2, HEIGHT, WIDTH)
-        flow[:, :, 0] = torch.linspace(1, 3, HEIGHT)[:, None]
+        frames = torch.from_numpy(255 * rng.integers(0, 2, (1, TIME, HEIGHT, WIDTH, 1), np.uint8))
+        flow = torch.zeros(1, 3, HEIGHT, WIDTH, 2)
+        flow[..., 0] = torch.linspace(1, 3, HEIGHT)[:, None]
         if index % seldom:
-            flow[..., HEIGHT // 2 :, :] = 0
+            flow[:, :, HEIGHT // 2 :] = 0
         yield frames, flow
 
 
@@ -271,8 +270,10 @@ def test_settings_that_do_not_fit_together_are_refused() -> None:
         small(moments=4)
     with pytest.raises(ConfigError, match="a clip of 5 frames is too short to be played faster"):
         small(clip=5, moments=1)
-    with pytest.raises(ConfigError, match="cell, 5, must be a multiple of shrink, 2"):
+    with pytest.raises(ConfigError, match="must be a power of two: 4 or 8"):
         small(cell=5)
+    with pytest.raises(ConfigError, match="cell, 2, must be at least shrink, 4"):
+        small(cell=2, shrink=4)
 
 
 def test_the_same_clips_teach_the_same() -> None:

@@ -1,11 +1,17 @@
 """What the headers of image files say, read without Pillow: its readers spend memory on them, or warn of odd bytes."""
 
 import struct
+from typing import NamedTuple
 
 UPRIGHT = 1
 _BYTE_ORDERS = {b"II": "<", b"MM": ">"}
 _ORIENTATION_TAG = 0x0112
 _SHORT = 3
+_JPEG_MARKER = 0xFF
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # tables and an extension have the other numbers
+_JPEG_LENGTH = struct.Struct(">H")
+_JPEG_FRAME = struct.Struct(">BHHB")
+_JPEG_SPECIAL = (b"Exif\0", b"Adobe")
 
 
 def webp_size(data: bytes) -> tuple[int, int]:
@@ -21,6 +27,29 @@ def webp_size(data: bytes) -> tuple[int, int]:
 
 def _little(data: bytes) -> int:
     return int.from_bytes(data, "little")
+
+
+class JpegFrame(NamedTuple):
+    """What a JPEG says of its picture before the first scan."""
+
+    height: int
+    width: int
+    components: int
+    plain: bool
+    """Eight bits a sample, and neither EXIF, which may turn it, nor Adobe's colours."""
+
+
+def jpeg_frame(data: bytes) -> JpegFrame | None:
+    """Return the frame header of a JPEG; None where it has none, or ends before it."""
+    plain, place = True, 2
+    while place + 10 <= len(data) and data[place] == _JPEG_MARKER:
+        marker, (length,) = data[place + 1], _JPEG_LENGTH.unpack_from(data, place + 2)
+        if marker in _JPEG_FRAMES:
+            precision, height, width, components = _JPEG_FRAME.unpack_from(data, place + 4)
+            return JpegFrame(height, width, components, plain and precision == 8)
+        plain = plain and not data.startswith(_JPEG_SPECIAL, place + 4)
+        place += 2 + length
+    return None
 
 
 def exif_orientation(exif: bytes) -> int:

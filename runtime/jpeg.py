@@ -6,7 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-COLOUR, GREY = "YCbCr", "Gray"
+from runtime.headers import jpeg_frame
+
+COLOUR, GREY = 3, 1  # components
 FACTORS = (8, 4, 2)
 
 
@@ -21,14 +23,14 @@ class PlainJpeg:
 
     @classmethod
     def find(cls, data: bytes) -> "PlainJpeg | None":
-        """Look at the header; None for what needs more care: EXIF, that may turn it, other colours, or damage."""
-        if b"Exif\0\0" in data:
+        """Look at the header; None for what needs more care: EXIF, that may turn it, other colours, or damage.
+
+        TurboJPEG would tell too, but gives the GIL away for that, and to get it back takes longer than to look.
+        """
+        frame = jpeg_frame(data)
+        if frame is None or not frame.plain or frame.components not in {COLOUR, GREY}:
             return None
-        try:
-            height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        except ValueError:
-            return None
-        return cls(data, height, width, colours == GREY) if colours in {COLOUR, GREY} else None
+        return cls(data, frame.height, frame.width, frame.components == GREY)
 
     def decode(self, channels: int, at_least: tuple[int, int] | None) -> npt.NDArray[np.uint8] | None:
         """Return [h, w, channels], reduced by 2, 4 or 8 to `at_least` that height and width; None if it is damaged."""

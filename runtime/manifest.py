@@ -4,6 +4,7 @@ import bisect
 import hashlib
 import json
 from enum import StrEnum
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -355,7 +356,7 @@ class Manifest(Frozen):
         )
         return {tensor.name: tensor for tensor in tensors}
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Identify the weights: the checksum of the first graph, or of all checksums where there are several."""
         sums = [graph.sha256 for graph in self.graphs.present().values()]

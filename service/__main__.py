@@ -104,6 +104,7 @@ def make_server(app: FastAPI) -> Server:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nobody asks who the client is
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=service.settings.grace_period_s,
     )

@@ -9,12 +9,12 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from runtime import errors
+from service.json_reply import JsonReply
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Problem:
 
     def as_response(self, request: Request) -> Response:
         """Return the reply."""
-        return JSONResponse(
+        return JsonReply(
             self.as_json(request), self.kind.status, headers=dict(self.headers or {}), media_type=MEDIA_TYPE
         )
 

@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from runtime.images import BY_MEDIA_TYPE, ImageFormat, Picture, Pixels, encode
 from runtime.model import Model
 from service.dependencies import Call
+from service.json_reply import JsonReply
 from service.negotiation import Accept
 from service.ticket import Ticket
 from service.uploads import UploadedImage
@@ -61,14 +62,13 @@ def in_base64(data: bytes) -> str:
 
 def timing_ms(timing: Timing, total_s: float) -> dict[str, float]:
     """Return where the time went, in milliseconds."""
-    stages = {
-        "queue": timing.queue,
-        "decode": timing.decode,
-        "inference": timing.inference,
-        "encode": timing.encode,
-        "total": total_s,
+    return {
+        "queue": round(timing.queue * 1000, 3),
+        "decode": round(timing.decode * 1000, 3),
+        "inference": round(timing.inference * 1000, 3),
+        "encode": round(timing.encode * 1000, 3),
+        "total": round(total_s * 1000, 3),
     }
-    return {name: round(seconds * 1000, 3) for name, seconds in stages.items()}
 
 
 def as_sent(pixels: Pixels, picture: Picture) -> Pixels:
@@ -112,7 +112,7 @@ async def answer(
             return alone(await process(ticket, upload.single()))
         answers = await ticket.each([partial(process, ticket, image) for image in upload.images])
         results = [call.failure(each) if isinstance(each, Exception) else in_batch(each) for each in answers]
-        return JSONResponse({"results": results})
+        return JsonReply({"results": results})
 
 
 async def answer_with_images(
@@ -124,7 +124,7 @@ async def answer_with_images(
         return image.as_json(model)
 
     def alone(image: EncodedImage) -> Response:
-        return JSONResponse(in_json(image)) if as_json else image.as_response(model)
+        return JsonReply(in_json(image)) if as_json else image.as_response(model)
 
     as_json = call.accept.require((*IMAGE_TYPES, JSON)) == JSON
     return await answer(call, process, alone, in_json)

@@ -85,8 +85,8 @@ def find(peers: Sequence[Peer], pythons: Sequence[Path]) -> Found:
     """Look for the peers in these interpreters, then in our own."""
     present: dict[str, Path] = {}
     for python in (*pythons, Path(sys.executable)):
-        packages = _importable(python, {peer.package for peer in peers} | {"onnxruntime", "PIL"})
-        if {"onnxruntime", "PIL"} <= packages:
+        packages = _importable(python, {peer.package for peer in peers} | {"onnxruntime", "simplejpeg"})
+        if {"onnxruntime", "simplejpeg"} <= packages:
             present |= {peer.name: python for peer in peers if peer.package in packages and peer.name not in present}
     return Found(present, [peer.name for peer in peers if peer.name not in present])
 

@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-from PIL import Image
+import simplejpeg
 
 from benchmarks.load.servers import ROOT
 
@@ -49,8 +48,7 @@ def measure(model: Path, frame: Path, engine: str, workers: int, seconds: float)
 
 
 def _decode(jpeg: bytes) -> Frames:
-    with Image.open(BytesIO(jpeg)) as image:
-        return np.asarray(image.convert("RGB"), np.uint8)[None]
+    return np.asarray(simplejpeg.decode_jpeg(jpeg, "RGB"), np.uint8)[None]
 
 
 def _onnxruntime(model: Path, streams: int, threads: int) -> Callable[[], Run]:

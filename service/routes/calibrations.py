@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Path, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from runtime import conformal
 from runtime.conformal import FalseAlarms, NormalScores
@@ -25,6 +25,7 @@ from runtime.errors import (
 from runtime.manifest import CameraCalibration, Task
 from runtime.model import Model
 from service.dependencies import Call, validated
+from service.json_reply import JsonReply
 from service.openapi import CALIBRATION_BODY, CALIBRATION_FAILURES, parameters, replies
 from service.problems import documented
 from service.replies import identity
@@ -82,7 +83,7 @@ async def calibrate(request: Request, name: str) -> Response:
         made = await asyncio.to_thread(call.service.calibrations.add, model.manifest, query.camera, found)
     call.service.metrics.calibrated(model.manifest.name)
     logger.info("calibrated", extra={"model": name, "camera": made.camera, "version": made.version})
-    return JSONResponse(_as_json(made, in_force=True), 201)
+    return JsonReply(_as_json(made, in_force=True), 201)
 
 
 async def _known(call: Call, ticket: Ticket, model: Model, camera: str) -> tuple[NormalScores, str]:
@@ -152,7 +153,7 @@ async def list_calibrations(request: Request, name: str) -> Response:
     found = await asyncio.to_thread(lambda: list(store.all(name)))
     deciding = await asyncio.to_thread(store.in_force, model.manifest)
     made = [each for each in found if isinstance(each, CameraCalibration)]
-    return JSONResponse(
+    return JsonReply(
         {
             "model": identity(model),
             "calibrations": [_as_json(each, in_force=deciding.get(each.camera) == each) for each in made],

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from runtime.errors import CalibrationError, CalibrationNotFound, CameraNotFound, Unauthorized
 from runtime.images import Pixels
@@ -14,6 +14,7 @@ from runtime.manifest import CameraName, Task
 from runtime.model import Model
 from service.cameras import Camera, Cameras, Clip, FrameKey
 from service.dependencies import Call
+from service.json_reply import JsonReply
 from service.openapi import CAMERA_FAILURES, PLAIN_FAILURES, replies, takes_images
 from service.problems import documented
 from service.replies import JSON
@@ -53,7 +54,7 @@ async def score_next_frame(request: Request, camera: CameraPath) -> Response:
         try:
             async with ticket.holding(known.turn):
                 turn = Turn(call, ticket, model, policy, query, known.clip(model))
-                return JSONResponse({"camera": camera} | await turn.take(image))
+                return JsonReply({"camera": camera} | await turn.take(image))
         finally:
             call.service.cameras.drop_if_empty(known)
 
@@ -124,7 +125,7 @@ async def list_cameras(request: Request) -> Response:
     call = Call.of(request)
     call.query(NoQuery)
     cameras = call.service.cameras
-    return JSONResponse({"cameras": [_info(cameras, camera) for camera in cameras.all()]})
+    return JsonReply({"cameras": [_info(cameras, camera) for camera in cameras.all()]})
 
 
 @router.get(
@@ -137,7 +138,7 @@ async def read_camera(request: Request, camera: CameraPath) -> Response:
     call = Call.of(request)
     call.query(NoQuery)
     cameras = call.service.cameras
-    return JSONResponse(_info(cameras, cameras.find(camera)))
+    return JsonReply(_info(cameras, cameras.find(camera)))
 
 
 @router.delete(

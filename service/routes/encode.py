@@ -3,11 +3,12 @@
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from runtime.manifest import Task
 from runtime.model import Model, Outputs
 from service.dependencies import Call
+from service.json_reply import JsonReply
 from service.openapi import IMAGE_FAILURES, replies, takes_images
 from service.replies import answer, identity
 from service.schemas import BatchReply, LatentReply, ModelQuery
@@ -51,4 +52,4 @@ async def encode(request: Request) -> Response:
     async def process(ticket: Ticket, image: UploadedImage) -> dict[str, Any]:
         return {"model": identity(model), "latent": (await ticket.infer(Encoding(model, image))).value}
 
-    return await answer(call, process, JSONResponse, dict)
+    return await answer(call, process, JsonReply, dict)

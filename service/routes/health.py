@@ -1,11 +1,12 @@
 """Liveness, readiness and metrics."""
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from runtime.errors import Unauthorized
 from service.dependencies import Call
+from service.json_reply import JsonReply
 from service.openapi import replies
 from service.problems import documented
 from service.schemas import NoQuery, ReadyReply
@@ -19,7 +20,7 @@ async def healthz(request: Request) -> Response:
     """Answer 200 as long as the event loop turns."""
     call = Call.of(request)
     call.query(NoQuery)
-    return JSONResponse({"status": "ok"})
+    return JsonReply({"status": "ok"})
 
 
 @router.get("/readyz", summary="Is every model verified?", responses=replies(ReadyReply, {503: {"model": ReadyReply}}))
@@ -36,7 +37,7 @@ async def readyz(request: Request) -> Response:
         "models": snapshot.states(),
         "running": {name: each.model.device.name for name, each in sorted(snapshot.opened.items())},
     }
-    return JSONResponse(body, 200 if status == "ready" else 503)
+    return JsonReply(body, 200 if status == "ready" else 503)
 
 
 @router.get(

@@ -6,10 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from runtime.errors import ModelFolderInvalid, ModelNotFound, ModelNotReady, Unauthorized
 from service.dependencies import Call
+from service.json_reply import JsonReply
 from service.openapi import PLAIN_FAILURES, replies
 from service.problems import documented
 from service.schemas import ModelReply, ModelsReply, NoQuery, ReloadReply
@@ -26,7 +27,7 @@ async def list_models(request: Request) -> Response:
     call = Call.of(request)
     call.query(NoQuery)
     snapshot = call.service.store.snapshot
-    return JSONResponse(
+    return JsonReply(
         {
             "models": [_entry(each) for _, each in sorted(snapshot.opened.items())],
             "defaults": dict(snapshot.defaults),
@@ -45,7 +46,7 @@ async def read_model(request: Request, name: str) -> Response:
     """Return all that is known of a model: its input, its calibration, what it was measured to do, what runs it."""
     call = Call.of(request)
     call.query(NoQuery)
-    return JSONResponse(_entry(call.service.store.snapshot.served(name)))
+    return JsonReply(_entry(call.service.store.snapshot.served(name)))
 
 
 @router.post(
@@ -64,7 +65,7 @@ async def reload_models(request: Request) -> Response:
     reloaded = asdict(await asyncio.to_thread(call.service.store.reload))
     call.service.calibrations.refresh()
     logger.info("models reloaded", extra=reloaded)
-    return JSONResponse(reloaded)
+    return JsonReply(reloaded)
 
 
 def _entry(opened: Opened) -> dict[str, Any]:

@@ -8,13 +8,14 @@ from functools import partial
 
 import numpy as np
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from runtime.errors import InvalidInput
 from runtime.images import ImageFormat, Pixels, encode
 from runtime.manifest import Task
 from runtime.model import Floats, Model
 from service.dependencies import Call, validated
+from service.json_reply import JsonReply
 from service.openapi import SAMPLE_BODY, SAMPLE_FAILURES, replies
 from service.replies import JSON, PNG, identity, in_base64
 from service.schemas import MAX_SEED, NoQuery, SampleReply, SampleRequest
@@ -60,7 +61,7 @@ async def sample(request: Request) -> Response:
             png = (await ticket.call(Stage.ENCODE, partial(_encode, [_grid(images)]))).value[0]
             return Response(png, media_type=PNG, headers=_headers(model, draw))
         pngs = (await ticket.call(Stage.ENCODE, partial(_encode, images))).value
-        return JSONResponse(
+        return JsonReply(
             {
                 "model": identity(model),
                 "seed": draw.seed,

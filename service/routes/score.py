@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from runtime.errors import InvalidInput
 from runtime.manifest import Task
 from runtime.model import Model
 from service.dependencies import Call
+from service.json_reply import JsonReply
 from service.openapi import SCORE_FAILURES, replies, takes_images
 from service.replies import JSON, PNG, answer, identity, in_base64, timing_ms
 from service.schemas import BatchReply, FramesQuery, ScoreReply
@@ -43,7 +44,7 @@ class Scored:
 
     def as_response(self) -> Response:
         """Return the verdict as JSON."""
-        return JSONResponse(self.as_json())
+        return JsonReply(self.as_json())
 
     def as_image(self) -> Response:
         """Return the heat map itself, the verdict in headers."""

@@ -38,4 +38,4 @@ def test_every_table_is_made_without_a_test_clip(tmp_path: Path, monkeypatch: py
     assert np.all(np.diff(stands) <= 0)  # the dearer looks are, the less is seen of what stands
     assert len(capped) == len(designs.CAPS)
     stands = [row["all that stand"] for row in capped]
-    assert np.all(np.diff(stands) >= 0)  # and the more they may say, the more is
+    assert stands[-1] > stands[0] + 10  # and if they may say more, more is

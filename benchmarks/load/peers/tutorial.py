@@ -1,4 +1,4 @@
-"""FastAPI as tutorials have it: a multipart upload, Pillow, and a session as onnxruntime makes it."""
+"""FastAPI as tutorials have it: a multipart upload and a session as onnxruntime makes it."""
 
 from typing import Annotated
 

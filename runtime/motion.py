@@ -34,8 +34,10 @@ def optical_flow(clip: Pixels, step: int, fields: int) -> Flow:
     """
     grey = [_grey(frame) for frame in clip[len(clip) - 1 - fields * step :: step]]
     shape = clip.shape[1:3]
-    flows = [_dis(now.tobytes(), before.tobytes(), shape) for before, now in itertools.pairwise(grey)]
-    return np.asarray(flows, np.float32) / np.float32(-step)
+    flow = np.empty((fields, *shape, 2), np.float32)
+    for field, (before, now) in zip(flow, itertools.pairwise(grey), strict=True):
+        np.divide(_dis(now.tobytes(), before.tobytes(), shape), -step, out=field)
+    return flow
 
 
 def _grey(frame: Pixels) -> Pixels:

@@ -43,6 +43,7 @@ class DataConfig(Frozen):
     validation_share: float = Field(0.1, gt=0, lt=0.9, description="of the clips, to choose the best checkpoint")
     calibration_share: float = Field(0.2, ge=0, lt=0.9, description="of the clips, to set the threshold")
     crop: int | None = Field(None, gt=0, description="train on random squares of this many pixels")
+    shift: int = Field(0, ge=0, description="pixels that frames are moved by at random, as a camera in the wind does")
     flips: bool = Field(default=False, description="mirror and turn the crops at random")
     grey_share: float = Field(0, ge=0, le=1, description="of the crops, made grey as infrared cameras see")
     unreadable_share: float = Field(0.01, ge=0, lt=1, description="of the files may be unreadable")
@@ -256,6 +257,8 @@ class Examples(Dataset[Tensor]):
         """Return one example; the crop is drawn from torch's seeded generator."""
         index, crop = place if isinstance(place, Place) else Place(place, self.config.crop)
         pixels = self.frames.pixels[index]
+        if self.config.shift:
+            pixels = _shifted(pixels, self.config.shift)
         if crop is not None:
             pixels = _crop(pixels, crop)
         frame = torch.tensor(pixels).permute(2, 0, 1)
@@ -270,6 +273,14 @@ class Examples(Dataset[Tensor]):
 
 def _draw(bound: int) -> int:
     return int(torch.randint(bound, ()))
+
+
+def _shifted(pixels: Pixels, most: int) -> Pixels:
+    """Move a frame up to `most` pixels each way; its border is repeated."""
+    height, width = pixels.shape[:2]
+    wide = np.pad(pixels, ((most, most), (most, most), (0, 0)), mode="edge")
+    top, left = _draw(2 * most + 1), _draw(2 * most + 1)
+    return wide[top : top + height, left : left + width]
 
 
 def _crop(pixels: Pixels, size: int) -> Pixels:

@@ -298,6 +298,20 @@ def test_flips_reach_all_eight_positions() -> None:
     assert seen == {np.ascontiguousarray(view).tobytes() for turn in rotated for view in (turn, turn[:, ::-1])}
 
 
+def test_shifts_reach_every_place_and_repeat_the_border() -> None:
+    frame = np.arange(12, dtype=np.uint8).reshape(1, 3, 4, 1)
+    found = examples(frame, shift=1)
+    torch.manual_seed(0)
+    seen = {found[0][0].numpy().tobytes() for _ in range(300)}
+    rows, columns = np.arange(3), np.arange(4)
+    moved = {
+        frame[0, (rows + down).clip(0, 2)[:, None], (columns + along).clip(0, 3), 0].tobytes()
+        for down in (-1, 0, 1)
+        for along in (-1, 0, 1)
+    }
+    assert seen == moved
+
+
 def test_a_share_of_colour_frames_is_made_grey_by_their_luma() -> None:
     pixels = draw(1, channels=3, seed=3)
     found = examples(pixels, channels=3, grey_share=0.3)

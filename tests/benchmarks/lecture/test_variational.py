@@ -89,14 +89,14 @@ def test_a_walk_begins_and_ends_at_the_images() -> None:
 
 
 def test_the_part_measures_both_objectives_and_every_beta(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part, "QUICK", Plan(1, 3, 1, (2, 2), 1, 100, 0.001, 20, 10, (1, 4), 1))
+    monkeypatch.setattr(part, "QUICK", Plan(1, 3, 1, (20, 20), 2, 1, 100, 0.001, 0.02, 20, 10, (1, 4), 1))
     monkeypatch.setattr(part, "NETWORK", part.NETWORK | {"hidden_sizes": [8], "latent_dim": 4})
     section = Section("Variational", course.folder / "variational", "tiny")
     variational(course, section)
     section.write()
     tables = json.loads((section.folder / "figures.json").read_text())["tables"]
     bounds, musts, posterior, correlations, betas = tables.values()
-    assert [row[""] for row in bounds] == ["VAE, k = 1", "IWAE, k = 3", "convolutional VAE, k = 1"]
+    assert [row[""] for row in bounds] == ["VAE, k = 1", "IWAE, k = 3", "784-20-20-50, k = 2"]
     assert [row["published"] for row in bounds] == [86.76, "", ""], "the published IWAE has k = 50"
     assert all(row[NATS] > 0 for row in bounds)
     assert [row["ok"] for row in musts] == ["NO", "NO"]

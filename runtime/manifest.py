@@ -4,7 +4,6 @@ import bisect
 import hashlib
 import json
 from enum import StrEnum
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -356,7 +355,7 @@ class Manifest(Frozen):
         )
         return {tensor.name: tensor for tensor in tensors}
 
-    @cached_property
+    @property
     def sha256(self) -> str:
         """Identify the weights: the checksum of the first graph, or of all checksums where there are several."""
         sums = [graph.sha256 for graph in self.graphs.present().values()]

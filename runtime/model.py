@@ -4,8 +4,8 @@ import hashlib
 import io
 import logging
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +57,10 @@ class Outputs:
 
     def __getitem__(self, index: int) -> "Outputs":
         """Return one frame's outputs, without the batch axis."""
-        fields = {name: value[index] for name, value in vars(self).items() if value is not None}
-        return Outputs(**fields)
+        return Outputs(**{name: value[index] for name, value in vars(self).items() if value is not None})
+
+
+ALL_OUTPUTS = frozenset(output.name for output in fields(Outputs))
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class Model:
 
     def __init__(self, manifest: Manifest, device: Device, sessions: Sessions, golden: Arrays) -> None:
         self.manifest = manifest
+        self.sha256 = manifest.sha256  # it is told with every answer, and the manifest would compute it each time
         self.device = device
         self._sessions = sessions
         self.fault: str | None = None
@@ -135,18 +138,25 @@ class Model:
         """Tell whether these very pixels, of the model's own size, are known to have been trained on."""
         return bool(self._trained_on) and fingerprint(fitted) in self._trained_on
 
-    def run(self, frames: Pixels, noise_level: Floats | None = None, *, alone: bool = False) -> Outputs:
+    def run(
+        self,
+        frames: Pixels,
+        noise_level: Floats | None = None,
+        *,
+        alone: bool = False,
+        wanted: Container[str] = ALL_OUTPUTS,
+    ) -> Outputs:
         """Run the autoencoder on uint8 [batch, (time,) h, w, c]; `noise_level` [batch] on the 0..255 scale.
 
         A graph that takes `flow` is given what runtime.motion finds in the frames. `alone` takes every core of a CPU:
-        right where nothing else is to be done meanwhile. Raises InvalidInput where the arrays are not what the graph
-        takes.
+        right where nothing else is to be done meanwhile. Outputs that are not `wanted` stay None, and are not brought
+        back from the device. Raises InvalidInput where the arrays are not what the graph takes.
         """
         inputs: Arrays = {"frames": frames}
         if noise_level is not None:
             inputs["noise_level"] = noise_level
         inputs |= self._flow(frames)
-        return Outputs(**self._run("autoencoder", inputs, alone=alone))  # type: ignore[arg-type]
+        return Outputs(**self._run("autoencoder", inputs, alone=alone, wanted=wanted))  # type: ignore[arg-type]
 
     def _flow(self, frames: Pixels) -> Arrays:
         """Return the flow of clips for a graph that takes it; nothing for other graphs and other frames."""
@@ -185,22 +195,23 @@ class Model:
             offered = ", ".join(self.manifest.tasks)
             raise TaskNotSupported(f"{self.manifest.name} cannot {task}; it can {offered}")
 
-    def _run(self, name: str, inputs: Arrays, *, alone: bool = False) -> Arrays:
+    def _run(self, name: str, inputs: Arrays, *, alone: bool = False, wanted: Container[str] | None = None) -> Arrays:
         graph = self._graphs.get(name)
         if graph is None:
             raise TaskNotSupported(f"{self.manifest.name} has no {name} graph")
         if not _accepts(graph.inputs, inputs):
-            expected, found = _signature(graph.inputs), _signature(_describe(inputs))
-            raise InvalidInput(f"{self.manifest.name} takes {expected}, of one batch; found {found}")
-        outputs = [tensor.name for tensor in graph.outputs]
+            takes, found = _signature(graph.inputs), _signature(_describe(inputs))
+            raise InvalidInput(f"{self.manifest.name} takes {takes}, of one batch; found {found}")
+        tensors = [tensor for tensor in graph.outputs if wanted is None or tensor.name in wanted]
+        outputs = [tensor.name for tensor in tensors]
         session = (self._sessions.alone if alone else self._sessions.shared)[name]
         answers = dict(zip(outputs, self._compute(name, session, outputs, inputs), strict=True))
         lengths = _lengths(graph.inputs, inputs)
-        for tensor in graph.outputs:
-            wanted = [lengths.get(side, side) for side in tensor.shape]
+        for tensor in tensors:
+            expected = tuple(lengths.get(side, side) for side in tensor.shape)
             shape = answers[tensor.name].shape
-            if shape != tuple(wanted):
-                raise WrongShape(f"{tensor.name} should have the shape {wanted}, not {list(shape)}")
+            if shape != expected:
+                raise WrongShape(f"{tensor.name} should have the shape {list(expected)}, not {list(shape)}")
         return answers
 
     def _compute(self, name: str, session: Session, outputs: list[str], inputs: Arrays) -> Answers:

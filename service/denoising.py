@@ -89,6 +89,8 @@ class Denoiser:
 class DenoisingWhole(Work[EncodedImage]):
     """A frame that fits into one run."""
 
+    wants = frozenset({"reconstruction"})
+
     def __init__(self, denoiser: Denoiser, image: UploadedImage) -> None:
         super().__init__(denoiser.model)
         self._denoiser = denoiser
@@ -110,6 +112,8 @@ class DenoisingWhole(Work[EncodedImage]):
 
 class DenoisingTile(Work[None]):
     """A tile of a large frame; the result is written into `target`."""
+
+    wants = frozenset({"reconstruction"})
 
     def __init__(self, denoiser: Denoiser, noisy: Noisy, tile: Tile, target: Pixels) -> None:
         super().__init__(denoiser.model)

@@ -52,7 +52,7 @@ class EncodedImage:
 def identity(model: Model) -> dict[str, str]:
     """Say which weights answered."""
     manifest = model.manifest
-    return {"name": manifest.name, "version": manifest.version, "sha256": manifest.sha256}
+    return {"name": manifest.name, "version": manifest.version, "sha256": model.sha256}
 
 
 def in_base64(data: bytes) -> str:

@@ -316,7 +316,8 @@ class Scheduler:
         try:
             self.metrics.ran(len(batch))
             inputs = [job.inputs for job in batch if job.inputs is not None]
-            outputs = run_batch(batch[0].work.model, inputs, alone=alone)
+            wanted = frozenset[str]().union(*(job.work.wants for job in batch))
+            outputs = run_batch(batch[0].work.model, inputs, wanted, alone=alone)
             return [outputs[index] for index in range(len(batch))]
         except Exception as error:  # noqa: BLE001 - it must reach the requests and not end the thread
             if len(batch) == 1:

@@ -110,6 +110,8 @@ def _state(score: float | None, threshold: float | None) -> State:
 class Scoring(Work[Verdict]):
     """One frame, or the frames of a clip, scored. `earlier` are frames of the clip that are already fitted."""
 
+    wants = frozenset({"anomaly_map", "anomaly_score"})
+
     def __init__(
         self,
         model: Model,

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -56,6 +56,9 @@ class Inputs:
 class Work(ABC, Generic[R]):
     """One frame (or clip) through a model. Both methods are called in a worker thread, never at the same time."""
 
+    wants: ClassVar[frozenset[str]]
+    """Outputs of the model that `finish` looks at."""
+
     def __init__(self, model: Model) -> None:
         self.model = model
 
@@ -68,9 +71,9 @@ class Work(ABC, Generic[R]):
         """Make the result of what the model answered for this frame."""
 
 
-def run_batch(model: Model, batch: Sequence[Inputs], *, alone: bool = False) -> Outputs:
-    """Run frames of one shape through the model together, `alone` with every core."""
+def run_batch(model: Model, batch: Sequence[Inputs], wanted: frozenset[str], *, alone: bool = False) -> Outputs:
+    """Run frames of one shape through the model together, `alone` with every core, for the outputs that are wanted."""
     # One frame is the common case, and a view of it costs no copy.
     frames = batch[0].frames[None] if len(batch) == 1 else np.stack([inputs.frames for inputs in batch])
     levels = [inputs.noise_level for inputs in batch if inputs.noise_level is not None]
-    return model.run(frames, np.asarray(levels, np.float32) if levels else None, alone=alone)
+    return model.run(frames, np.asarray(levels, np.float32) if levels else None, alone=alone, wanted=wanted)

@@ -23,6 +23,8 @@ router = APIRouter(prefix="/v1", tags=["images"])
 class Encoding(Work[list[float]]):
     """A frame to its latent."""
 
+    wants = frozenset({"latent"})
+
     def __init__(self, model: Model, image: UploadedImage) -> None:
         super().__init__(model)
         self._image = image

@@ -22,6 +22,8 @@ router = APIRouter(prefix="/v1", tags=["images"])
 class Reconstructing(Work[EncodedImage]):
     """A frame through the autoencoder and back to the size it was sent in."""
 
+    wants = frozenset({"reconstruction", "anomaly_score"})
+
     def __init__(self, model: Model, image: UploadedImage, accept: Accept) -> None:
         super().__init__(model)
         self._image = image

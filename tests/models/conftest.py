@@ -28,7 +28,7 @@ def denoised(model: Model, frame: Pixels, sigma: float | None = None, strength: 
     wish = Wish(sigma, strength, Accept.parse(""))
     image = UploadedImage(encode(frame, ImageFormat.PNG), ImageFormat.PNG.value.media_type, Limits())
     work = DenoisingWhole(Denoiser(model, wish, tile_pixels=frame.size), image)
-    outputs = run_batch(model, [work.prepare()])
+    outputs = run_batch(model, [work.prepare()], work.wants)
     return decode(work.finish(outputs[0]).data).pixels
 
 

@@ -322,6 +322,13 @@ def test_outputs_of_one_frame(scorer: Model) -> None:
     assert Outputs()[0] == Outputs()
 
 
+def test_only_what_is_wanted_is_brought_back(scorer: Model) -> None:
+    frames = random_frames(2, 32, 48, 1)
+    found, everything = scorer.run(frames, wanted={"anomaly_score", "samples"}), scorer.run(frames)
+    assert np.array_equal(present(found.anomaly_score), present(everything.anomaly_score))
+    assert not any(getattr(found, name) is not None for name in ("reconstruction", "anomaly_map", "latent"))
+
+
 def test_a_model_without_an_output_answers_none(denoiser: Model) -> None:
     found = denoiser.run(random_frames(1, 5, 6, 3), levels(10))
     assert found.anomaly_map is found.anomaly_score is found.latent is None

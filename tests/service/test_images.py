@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -131,11 +132,11 @@ def test_a_small_frame_is_answered_between_the_tiles_of_a_large_one(
     run, let_go = Model.run, threading.Semaphore(0)
     order: list[str] = []
 
-    def note_and_run(model: Model, frames: Pixels, level: Floats, *, alone: bool) -> Outputs:
+    def note_and_run(model: Model, frames: Pixels, level: Floats, **others: Any) -> Outputs:  # noqa: ANN401
         is_tile = frames.shape[1:] != frame.shape
         order.append("tile" if is_tile else "small")
         assert not is_tile or let_go.acquire(timeout=20)
-        return run(model, frames, level, alone=alone)
+        return run(model, frames, level, **others)
 
     monkeypatch.setattr(Model, "run", note_and_run)
     client = serve(models, workers=1, tile_pixels=80 * 80)

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Container, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -31,7 +31,10 @@ class HeldModel:
         self.batches: list[list[int]] = []
         self.alone: list[bool] = []
 
-    def run(self, frames: Pixels, noise_level: Floats | None = None, *, alone: bool = False) -> Outputs:
+    def run(
+        self, frames: Pixels, noise_level: Floats | None = None, *, alone: bool = False, wanted: Container[str]
+    ) -> Outputs:
+        assert "anomaly_score" in wanted
         self.alone.append(alone)
         self.batches.append([int(frame.flat[0]) for frame in frames])
         assert noise_level is None
@@ -42,6 +45,8 @@ class HeldModel:
 
 
 class Frame(Work[int]):
+    wants = frozenset({"anomaly_score"})
+
     def __init__(self, model: HeldModel, value: int, size: int = 2, error: Exception | None = None) -> None:
         super().__init__(cast("Model", model))
         self._value = value
@@ -463,8 +468,10 @@ def test_a_call_that_hangs_is_given_up_without_blaming_a_model() -> None:
 class SmallMemory(HeldModel):
     """Has room for two frames at a time."""
 
-    def run(self, frames: Pixels, noise_level: Floats | None = None, *, alone: bool = False) -> Outputs:
-        outputs = super().run(frames, noise_level, alone=alone)
+    def run(
+        self, frames: Pixels, noise_level: Floats | None = None, *, alone: bool = False, wanted: Container[str]
+    ) -> Outputs:
+        outputs = super().run(frames, noise_level, alone=alone, wanted=wanted)
         if len(frames) > 2:
             raise MemoryError
         return outputs

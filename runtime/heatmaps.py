@@ -53,9 +53,9 @@ def _heat(anomaly_map: Floats, calibration: Calibration, height: int, width: int
 def regions(anomaly_map: Floats, calibration: Calibration) -> list[Region]:
     """Return the connected regions above the calibrated map threshold, the strongest first."""
     height, width = anomaly_map.shape
-    above = anomaly_map > calibration.map_threshold
-    if not above.any():  # as in most frames; to look for regions would cost more than a small model
+    if not anomaly_map.max() > calibration.map_threshold:  # as most; to look for regions costs more than a small model
         return []
+    above = anomaly_map > calibration.map_threshold
     count, labels, stats, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)
     peaks = np.full(count, -np.inf)  # count includes the background, label 0
     np.maximum.at(peaks, np.asarray(labels, np.intp)[above], anomaly_map[above])

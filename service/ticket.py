@@ -19,7 +19,7 @@ T = TypeVar("T")
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 # Requests that are served faster than this are never watched: a task for each would cost more than it saves.
-PATROL_AFTER_S = 0.1
+PATROL_AFTER_S = 1.0
 # A body that arrives at less than this trickles; how fast it is cannot be told before some time has passed.
 TRICKLE_BYTES_S = 65_536
 TRICKLE_AFTER_S = 0.25

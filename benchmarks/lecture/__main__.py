@@ -1,7 +1,8 @@
 """Train, measure and write the lecture's page: `make lecture`, `python -m benchmarks.lecture --parts bottleneck`.
 
 The full figures take a night on two cores; `--quick` takes minutes and writes to runs/lecture/quick. What is trained is
-kept: a run that was interrupted goes on, and a part is measured again from its kept models.
+kept: a run that was interrupted goes on, and a part is measured again from its kept models. Some of those behind the
+full figures are shipped, in models/lecture, and are measured without training; `--ship` writes them.
 """
 
 import argparse
@@ -39,6 +40,7 @@ class Options:
     data: Path
     parts: list[str]
     quick: bool
+    ship: bool
     runs: Path
     docs: Path
 
@@ -46,7 +48,8 @@ class Options:
 def main() -> None:
     """Do the parts, write the page, and exit with 1 where full figures miss what they must reach."""
     options = _options()
-    course = Course(options.data, options.runs / ("quick" if options.quick else "full"), options.quick)
+    folder = options.runs / ("quick" if options.quick else "full")
+    course = Course(options.data, folder, options.quick, ships=options.ship)
     sections = [_do(part, course) for part in options.parts]
     if options.quick:
         write_page(PARTS, [course.folder], course.folder / "lecture.md")
@@ -65,6 +68,9 @@ def _options() -> Options:
     options.add_argument("--parts", nargs="*", choices=list(PARTS), default=list(PARTS),
                          help="only these; none: write the page from what is there")  # fmt: skip
     options.add_argument("--quick", action="store_true", help="small settings, for a look: minutes")
+    options.add_argument(
+        "--ship", action="store_true", help="also write the models that are shipped, to models/lecture"
+    )
     options.add_argument("--runs", type=Path, default=Path("runs/lecture"), metavar="DIR",
                          help="where models and figures are kept (default: runs/lecture)")  # fmt: skip
     options.add_argument("--docs", type=Path, default=Path("docs"), metavar="DIR",

@@ -141,6 +141,7 @@ def _deep(course: Course, section: Section, plan: Plan) -> None:
             digits,
             DEEP | {"pretrain_epochs": epochs},
             plan.epochs * an_epoch,
+            ship=True,
             validate_every=an_epoch,
         )
         for name, epochs in beginnings.items()

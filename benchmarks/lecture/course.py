@@ -1,5 +1,7 @@
 """What the parts of the lecture share: pictures to learn from, and models that are trained once and kept."""
 
+import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,12 +14,15 @@ import torch
 from torch import Tensor
 
 from training.autoencoders.base import Autoencoder
-from training.config import parse_recipe
+from training.config import Recipe, parse_recipe
 from training.data import DataConfig, Frames, Split, load, split
+from training.export import export
 from training.graph import to_unit
-from training.runs import finish
+from training.runs import COST_FILE, finish
 from training.trainer import load_run
+from training.weights import load_weights
 
+SHIPPED = Path("models/lecture")
 SEED = 0
 BATCH = 100
 
@@ -63,11 +68,17 @@ class Trained:
 
 @dataclass(frozen=True)
 class Course:
-    """Data sets, and the folder that keeps trained models; `quick` is for settings that take minutes."""
+    """Data sets, and the folder that keeps trained models; `quick` is for settings that take minutes.
+
+    What is to be `shipped` is taken from that folder of model folders where it is there and was not trained anew; with
+    `ships` it is written there.
+    """
 
     root: Path
     folder: Path
     quick: bool
+    shipped: Path = SHIPPED
+    ships: bool = False
 
     @cached_property
     def digits(self) -> Material:
@@ -99,11 +110,14 @@ class Course:
         material: Material,
         autoencoder: Mapping[str, Any],
         steps: int,
+        *,
+        ship: bool = False,
         **settings: Any,  # noqa: ANN401
     ) -> Trained:
         """Train, or take what is kept, or go on where it was interrupted; `settings` are keys of `train:`.
 
-        Raises RunError where the folder keeps a model of that name with other settings.
+        With `ship` it is one of those that are shipped. Raises RunError where the folder keeps a model of that name
+        with other settings.
         """
         name = name.replace(".", "-")  # what a recipe may be called
         recipe = parse_recipe(
@@ -115,9 +129,25 @@ class Course:
             },
             name,
         )  # fmt: skip
-        run = self.folder / "models" / name
+        run, target = self.folder / "models" / name, self.shipped / name
+        ship = ship and not self.quick
+        if ship and not run.exists() and (known := _known(target, recipe)):
+            return known
         seconds = finish(recipe, material.split, run)
-        return Trained(load_run(run)[1], seconds / 60)
+        trained = Trained(load_run(run)[1], seconds / 60)
+        if ship and self.ships:
+            export(recipe, trained.autoencoder, material.split, target)
+            shutil.copy(run / COST_FILE, target)
+        return trained
+
+
+def _known(folder: Path, recipe: Recipe) -> Trained | None:
+    """Return a shipped model; None where there is none of this recipe."""
+    if not folder.is_dir():
+        return None
+    made_by, autoencoder = load_weights(folder)
+    seconds = json.loads((folder / COST_FILE).read_text(encoding="utf-8"))["cpu_seconds"]
+    return Trained(autoencoder, seconds / 60) if made_by == recipe else None
 
 
 def as_tensor(frames: Frames) -> Tensor:

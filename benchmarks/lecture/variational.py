@@ -140,10 +140,16 @@ def train_vae(course: Course) -> Trained:
 
 def _train(course: Course, name: str, config: Mapping[str, Any], epochs: int, plan: Plan) -> Trained:
     steps = epochs * len(course.digits.split.train) // plan.batch_size
-    rates = {"learning_rate": plan.learning_rate, "muon_rate": plan.muon_rate}
-    every = min(1000, steps)
     return course.trained(
-        name, course.digits, NETWORK | dict(config), steps, batch_size=plan.batch_size, validate_every=every, **rates
+        name,
+        course.digits,
+        NETWORK | dict(config),
+        steps,
+        ship=True,
+        batch_size=plan.batch_size,
+        learning_rate=plan.learning_rate,
+        muon_rate=plan.muon_rate,
+        validate_every=min(1000, steps),
     )
 
 

@@ -1,12 +1,14 @@
 """Models are trained once, kept, gone on with, and never taken for others."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.lecture.course import Course
+from runtime.manifest import read_manifest
 from training import runs
 from training.errors import RunError
 
@@ -57,3 +59,25 @@ def test_footage_is_tested_on_clips_that_are_held_out(course: Course) -> None:
     footage = course.footage
     assert footage.test.shape == (8, 1, 64, 96), "every fifth frame of one clip in four"
     assert set(footage.split.calibration.clips).isdisjoint(footage.split.train.clips)
+
+
+def test_a_shipped_model_is_measured_without_training(
+    course: Course, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = replace(course, quick=False, shipped=tmp_path / "shipped", ships=True)
+    made = full.trained("plain", full.digits, PLAIN, 6, ship=True, ema_decay=0)
+    elsewhere = replace(full, folder=tmp_path / "elsewhere")
+    monkeypatch.setattr(runs, "train", refuse)
+    found = elsewhere.trained("plain", elsewhere.digits, PLAIN, 6, ship=True, ema_decay=0)
+    assert found.minutes == made.minutes
+    frames = full.digits.test[:4]
+    assert torch.equal(found.autoencoder.reconstruct(frames), made.autoencoder.reconstruct(frames))
+
+
+def test_a_shipped_model_of_other_settings_is_not_taken(course: Course, tmp_path: Path) -> None:
+    full = replace(course, quick=False, shipped=tmp_path / "shipped", ships=True)
+    full.trained("plain", full.digits, PLAIN, 6, ship=True, ema_decay=0)
+    elsewhere = replace(full, folder=tmp_path / "elsewhere", ships=False)
+    trained = elsewhere.trained("plain", elsewhere.digits, PLAIN | {"latent_dim": 4}, 6, ship=True, ema_decay=0)
+    assert trained.autoencoder.encode(course.digits.test[:1]).shape == (1, 4)
+    assert read_manifest(tmp_path / "shipped" / "plain").latent_dim == 3

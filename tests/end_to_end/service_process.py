@@ -15,8 +15,9 @@ from typing import IO, Any
 
 import httpx
 
+from tests.waiting import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 60  # for what takes a second, on a machine with nothing else to do
 JPEG = {"Content-Type": "image/jpeg"}
 
 

@@ -5,8 +5,7 @@ import resource
 import shutil
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,21 +16,15 @@ import numpy as np
 import pytest
 
 from runtime.images import ImageFormat, encode
-from tests.end_to_end.service_process import JPEG, PATIENCE_S, Served, address_of, served, start_with_log
+from tests.end_to_end.service_process import JPEG, Served, address_of, served, start_with_log
 from tests.model_folders import write_scorer, write_slow, write_treacherous
+from tests.waiting import PATIENCE_S, until
 
 FRAME = encode(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8), ImageFormat.JPEG)
 WHITE = encode(np.full((32, 48, 1), 255, np.uint8), ImageFormat.PNG)
 SCORES = {"scores": [[0.001 * number for number in range(200)]]}
 CALIBRATE = "/v1/models/scorer/calibrations?camera=door&false_alarm_rate=0.1"
 BOUNDED = {"device": "cpu", "workers": 1, "log_level": "warning"}
-
-
-def until(holds: Callable[[], object]) -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
 
 
 def score(client: httpx.Client, model: str | None = None) -> httpx.Response:

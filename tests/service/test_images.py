@@ -2,8 +2,6 @@
 
 import base64
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,17 +15,11 @@ from runtime.images import ImageFormat, Pixels, decode, encode
 from runtime.model import Floats, Model, Outputs
 from tests.model_folders import write_denoiser
 from tests.service.conftest import JPEG, PNG, Serve
+from tests.waiting import until
 
 
 def grey_noise(height: int, width: int) -> Pixels:
     return np.random.default_rng(2).integers(0, 256, (height, width, 1), np.uint8)
-
-
-def until(holds: Callable[[], object]) -> None:
-    give_up = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < give_up
-        time.sleep(0.005)
 
 
 def denoised(model: Model, pixels: Pixels, level: float) -> Pixels:

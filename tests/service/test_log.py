@@ -15,8 +15,10 @@ logger = logging.getLogger("tests.log")
 
 
 @pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    """Give pytest its own handlers back."""
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give pytest its own handlers back, and logging what it had."""
+    for name in ("logThreads", "logProcesses", "logMultiprocessing", "_srcfile"):
+        monkeypatch.setattr(logging, name, getattr(logging, name))
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     yield

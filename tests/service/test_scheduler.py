@@ -423,7 +423,7 @@ def test_a_fault_of_ours_stops_no_thread(monkeypatch: pytest.MonkeyPatch, caplog
                 patch.setattr(scheduler.metrics, "observe", lambda *_: 1 / 0)
                 with scheduler.admit() as ticket:
                     assert (await ticket.call(Stage.DECODE, lambda: 7)).value == 7
-            await until(lambda: "a step of the scheduler failed" in caplog.text)
+                await until(lambda: "a step of the scheduler failed" in caplog.text)
             assert await one(scheduler, Frame(model, 3)) == 3
 
     go(test())

@@ -155,11 +155,11 @@ def _decode_plain_jpeg(data: bytes, channels: int | None, limits: Limits, fit: S
         return None
     _check_pixels(plain.width, plain.height, limits)
     wanted = channels or (1 if plain.grey else 3)
-    pixels = plain.decode(wanted, None if fit is None else Size(SPARE * fit.height, SPARE * fit.width))
+    pixels = plain.decode(wanted, None if fit is None else _reduced(fit, headers.UPRIGHT))
     if pixels is None:
         return None
-    found = pixels if fit is None else resize(pixels, *fit)
-    return Picture(found, ImageFormat.JPEG, plain.grey, plain.height, plain.width)
+    fitted = pixels if fit is None else resize(pixels, *fit)
+    return Picture(fitted, ImageFormat.JPEG, plain.grey, plain.height, plain.width)
 
 
 def _decode(data: bytes, found: ImageFormat, channels: int | None, limits: Limits, fit: Size | None) -> Picture:
@@ -175,7 +175,7 @@ def _decode(data: bytes, found: ImageFormat, channels: int | None, limits: Limit
         grey = image.mode in GREY_MODES
         mode = "L" if channels == 1 or (channels is None and grey) else "RGB"
         # Only a JPEG takes this to heart: its luma is there without the colours, and smaller pictures within it.
-        image.draft(mode, None if fit is None else _reduced(fit, orientation))
+        image.draft(mode, None if fit is None else _reduced(fit, orientation)[::-1])
         image.load()
         upright = np.ascontiguousarray(_turn(np.atleast_3d(np.asarray(_convert(image, mode))), orientation))
         return Picture(upright if fit is None else resize(upright, *fit), found, grey, height, width)
@@ -205,10 +205,10 @@ def _scans(data: bytes) -> int:
     return data.count(b"\xff\xda")
 
 
-def _reduced(fit: Size, orientation: int) -> tuple[int, int]:
-    """Return the least width and height to decode to, as Pillow asks for them."""
+def _reduced(fit: Size, orientation: int) -> Size:
+    """Return the least size to decode to, as the file holds it."""
     height, width = _lying(fit, orientation)
-    return SPARE * width, SPARE * height
+    return Size(SPARE * height, SPARE * width)
 
 
 def _lying(size: Size, orientation: int) -> Size:

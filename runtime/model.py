@@ -5,7 +5,7 @@ import io
 import logging
 import threading
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +58,6 @@ class Outputs:
     def __getitem__(self, index: int) -> "Outputs":
         """Return one frame's outputs, without the batch axis."""
         return Outputs(**{name: value[index] for name, value in vars(self).items() if value is not None})
-
-
-ALL_OUTPUTS = frozenset(output.name for output in fields(Outputs))
 
 
 @dataclass(frozen=True)
@@ -144,13 +141,13 @@ class Model:
         noise_level: Floats | None = None,
         *,
         alone: bool = False,
-        wanted: Container[str] = ALL_OUTPUTS,
+        wanted: Container[str] | None = None,
     ) -> Outputs:
         """Run the autoencoder on uint8 [batch, (time,) h, w, c]; `noise_level` [batch] on the 0..255 scale.
 
         A graph that takes `flow` is given what runtime.motion finds in the frames. `alone` takes every core of a CPU:
-        right where nothing else is to be done meanwhile. Outputs that are not `wanted` stay None, and are not brought
-        back from the device. Raises InvalidInput where the arrays are not what the graph takes.
+        right where nothing else is to be done meanwhile. Where some outputs are `wanted` the others stay None, and
+        are not brought back from the device. Raises InvalidInput where the arrays are not what the graph takes.
         """
         inputs: Arrays = {"frames": frames}
         if noise_level is not None:

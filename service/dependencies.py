@@ -91,7 +91,7 @@ class Call:
         return {"error": problem_of(error).as_json(self.request)}
 
 
-@lru_cache(maxsize=1024)  # cameras ask the same again and again
+@lru_cache(maxsize=256)  # cameras ask the same again and again; a query may be as long as the headers
 def _parsed(parameters: type[P], query_string: bytes) -> P:
     given = QueryParams(query_string).multi_items()
     values = dict(given)

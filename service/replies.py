@@ -21,7 +21,7 @@ from service.work import Timing
 
 T = TypeVar("T")
 
-JSON = "application/json"
+JSON = JsonReply.media_type
 PNG = ImageFormat.PNG.value.media_type
 _AVERAGE = np.full((1, 3), 1 / 3, np.float32)  # of three channels
 IMAGE_TYPES = tuple(form.value.media_type for form in ImageFormat)

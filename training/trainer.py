@@ -77,6 +77,11 @@ class Learner(LightningModule):
         if self.global_step >= self.config.steps:
             self.trainer.should_stop = True
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with this recipe's peak rates, not with those that the interrupted schedule began with."""
+        for schedule in checkpoint["lr_schedulers"]:
+            del schedule["base_lrs"]
+
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union is private
         """AdamW or Muon, with a linear warm-up and a cosine down to a hundredth of the peak."""
         optimiser = self._optimiser()

@@ -174,6 +174,13 @@ def test_a_resumed_run_goes_on_at_its_step(tmp_path: Path, steps: list[State]) -
     assert int(moments["step"]) == 10, "the optimiser went on as well"
 
 
+def test_a_resumed_run_takes_the_rate_it_is_given(tmp_path: Path) -> None:
+    for total, rate in ((6, 0.1), (10, 0.002)):
+        train(started(steps=total, learning_rate=rate), parts(), tmp_path / "run", resume=total > 6)
+    (group,) = checkpoint(tmp_path / "run", "last")["optimizer_states"][0]["param_groups"]
+    assert group["lr"] == pytest.approx(0.002 * FINAL_RATE), "the cosine has come down"
+
+
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path, steps: list[State]) -> None:
     run = tmp_path / "run"
     best = train(started(), parts(), run, resume=False)

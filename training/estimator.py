@@ -12,6 +12,10 @@ from training.noise import Corrupted
 UNSHUFFLE = 2
 RATE = 2e-3  # Adam's, at the start of its cosine
 UNIT = 10 / 255  # noise of this level has the magnitude 1 inside the network
+CELL = 4  # pixels a side that are judged as one
+DRAWN_REACH = 2  # cells around flat ones that the edge of what was drawn may reach into
+SMALLEST_DETAIL = 1e-3  # a tenth of what one pixel makes that is one of 255 levels off
+LEAST_SHARE = 1 / 8  # of a frame: with less left to judge by, all of it counts
 
 
 class NoiseEstimator(nn.Module):
@@ -37,11 +41,12 @@ class NoiseEstimator(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """[B, C, H, W] in 0..1 -> [B], noise level in 0..1. Height and width are multiples of 4."""
-        fine = self.fine(F.pixel_unshuffle(_detail(frames), UNSHUFFLE))
-        coarse = F.avg_pool2d(frames, 2 * UNSHUFFLE)
+        detail = _detail(frames)
+        fine = self.fine(F.pixel_unshuffle(detail, UNSHUFFLE))
+        coarse = F.avg_pool2d(frames, CELL)
         # Brightness goes along, for noise is clipped in the dark.
         features: Tensor = self.body(torch.cat([fine, _detail(coarse), coarse], 1)).float()
-        level, say = features[:, 0], features[:, 1].clamp(-8, 8).exp()  # [B, h, w] each
+        level, say = features[:, 0], features[:, 1].clamp(-8, 8).exp() * _alive(detail)  # [B, h, w] each
         mean: Tensor = (F.softplus(level) * say).sum((1, 2)) / say.sum((1, 2))
         return mean * UNIT
 
@@ -54,6 +59,13 @@ def _conv(inputs: int, outputs: int) -> nn.Conv2d:
 def _detail(frames: Tensor) -> Tensor:
     """Return what is left of [B, C, H, W] without the mean of each 3x3 neighbourhood, in units of the network."""
     return (frames - F.avg_pool2d(frames, 3, stride=1, padding=1, count_include_pad=False)) / UNIT
+
+
+def _alive(detail: Tensor) -> Tensor:
+    """Return 1 for the cells of `detail` [B, C, H, W] that are neither flat nor next to such, else 0: [B, h, w]."""
+    flat = (F.max_pool2d(detail.abs().amax(1), CELL) < SMALLEST_DETAIL).float()
+    alive = 1 - F.max_pool2d(flat, 2 * DRAWN_REACH + 1, stride=1, padding=DRAWN_REACH)
+    return torch.where(alive.mean((1, 2), keepdim=True) < LEAST_SHARE, torch.ones_like(alive), alive)
 
 
 def misjudgement(estimate: Tensor, level: Tensor) -> Tensor:

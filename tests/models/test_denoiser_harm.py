@@ -30,6 +30,37 @@ STRAY = 48  # levels by which a pixel may leave the range of such a frame
 Floats = npt.NDArray[np.float64]
 
 
+def _rectangle(frame: Pixels) -> None:
+    frame[8:40, 8:56] = 64
+
+
+def _letterbox(frame: Pixels) -> None:
+    frame[:16] = frame[-16:] = 0
+
+
+def _blown_out_sky(frame: Pixels) -> None:
+    frame[: len(frame) // 3] = 255
+
+
+def _fisheye(frame: Pixels) -> None:
+    """Leave the circle that touches the longer sides."""
+    height, width = frame.shape[:2]
+    rows, columns = np.ogrid[:height, :width]
+    radius = min(height, width) / 2
+    frame[np.hypot(rows - height / 2, columns - width / 2) > radius] = 0
+
+
+def _pixelated(frame: Pixels) -> None:
+    tile = frame[16:64, 16:80].reshape(3, 16, 4, 16, 3).mean((1, 3))
+    frame[16:64, 16:80] = tile.repeat(16, 0).repeat(16, 1)
+
+
+MASKS = {
+    "rectangle": _rectangle, "letterbox": _letterbox, "blown-out sky": _blown_out_sky, "fisheye": _fisheye,
+    "pixelated": _pixelated,
+}  # fmt: skip
+
+
 def mean_colour(pixels: npt.NDArray[np.generic]) -> Floats:
     """Give the mean of every channel, and of all."""
     channels = pixels.mean(axis=(0, 1), dtype=np.float64)
@@ -49,14 +80,26 @@ def test_brightness_and_colour_stay(denoiser: Model, clean: Pixels, sigma: int, 
     assert beyond.max() < allowed, f"red, green, blue, all: moved by {np.round(found - mean_colour(noisy.frame), 2)}"
 
 
+@pytest.mark.parametrize("told", [False, True], ids=["blind", "told"])
 @pytest.mark.parametrize("sigma", [5, 15, 25])
 @pytest.mark.parametrize("level", [0, 255])
-def test_saturated_areas_stay_saturated(denoiser: Model, sigma: int, level: int) -> None:
+def test_saturated_areas_stay_saturated(denoiser: Model, sigma: int, level: int, told: bool) -> None:  # noqa: FBT001
     """A blown-out lamp and a black corner have no noise, however noisy the frame is around them."""
     frame = with_noise(drawn("gradient"), sigma).frame
     frame[40:90, 60:120] = level
-    inside = denoised(denoiser, frame)[44:86, 64:116]
-    assert np.abs(inside.astype(int) - level).max() <= 2
+    found = denoised(denoiser, frame, sigma if told else None)
+    assert not np.array_equal(found, frame), "nothing is saturated by leaving the noise around it"
+    assert np.abs(found[44:86, 64:116].astype(int) - level).max() <= 2
+
+
+@pytest.mark.parametrize("sigma", [5, 15, 25])
+@pytest.mark.parametrize("mask", MASKS)
+def test_what_is_masked_does_not_hide_the_noise(denoiser: Model, sigma: int, mask: str) -> None:
+    """The owner's masks, black bars and a blown-out sky are free of noise: the rest of the frame is not."""
+    frame = with_noise(drawn("street"), sigma).frame
+    level = denoiser.estimate_noise_level(frame)
+    MASKS[mask](frame)
+    assert denoiser.estimate_noise_level(frame) == pytest.approx(level, rel=0.35)
 
 
 @pytest.mark.parametrize("told", [False, True], ids=["blind", "told"])
@@ -105,8 +148,9 @@ def test_without_strength_or_noise_nothing_changes(denoiser: Model, name: str) -
 
 @pytest.mark.parametrize("colour", COLOURS, ids=str)
 def test_a_constant_frame_stays_constant(denoiser: Model, colour: tuple[int, int, int]) -> None:
-    frame = np.full((65, 83, 3), colour, np.uint8)
-    assert np.abs(denoised(denoiser, frame).astype(int) - frame).max() <= 1
+    for size in ((65, 83), (1, 1), (17, 64)):
+        frame = np.full((*size, 3), colour, np.uint8)
+        assert np.abs(denoised(denoiser, frame).astype(int) - frame).max() <= 1
 
 
 def test_a_frame_without_noise_comes_back(denoiser: Model, clean: Pixels) -> None:

@@ -49,6 +49,34 @@ def test_it_learns_the_level_and_goes_round_short_data() -> None:
         assert misjudgement(estimator(noisy), level / 255).mean() < 0.25
 
 
+def noisy_frames() -> Tensor:
+    return (frames(3, side=64) + 0.1 * torch.randn(3, 1, 64, 64)).clamp(0, 1)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.4, 1.0])
+def test_what_is_perfectly_flat_has_no_say_beside_noise(value: float) -> None:
+    torch.manual_seed(0)
+    estimator = NoiseEstimator(1, 4)
+    masked = noisy_frames()
+    masked[:, :, 16:48, :32] = value
+    with torch.no_grad():
+        level = estimator(masked)
+        estimator.body[-1].bias[1] += 5  # louder, all of them, is no louder at all
+        assert torch.allclose(estimator(masked), level, atol=1e-5)
+        masked[:, :, 28:36, :20] = 1 - 0.5 * value  # another flat colour, far from what is left
+        assert torch.allclose(estimator(masked), level, atol=1e-5)
+
+
+def test_a_frame_that_is_nearly_all_flat_is_judged_whole() -> None:
+    torch.manual_seed(0)
+    estimator = NoiseEstimator(1, 4)
+    with torch.no_grad():
+        flat = torch.full((1, 1, 64, 64), 0.5)
+        alone = estimator(flat)
+        flat[:, :, 30, 30] = 1
+        assert torch.isclose(estimator(flat), alone, rtol=0.2), "one dot does not decide"
+
+
 def test_no_steps_change_nothing() -> None:
     estimator = NoiseEstimator(1, 4)
     before = [weight.clone() for weight in estimator.parameters()]

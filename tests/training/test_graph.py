@@ -139,11 +139,11 @@ def test_the_generator_graph_decodes() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 8), (8, 8), (9, 17)])
 @pytest.mark.parametrize("stride", [1, 4, 8])
-def test_padding_repeats_the_last_row_and_column(size: tuple[int, int], stride: int) -> None:
+def test_padding_mirrors_the_frame_as_often_as_needed(size: tuple[int, int], stride: int) -> None:
     frames = torch.rand(2, 3, *size)
     found = pad_to_stride(frames, stride)
     extra = [(-length) % stride for length in size]
-    expected = np.pad(frames.numpy(), [(0, 0), (0, 0), (0, extra[0]), (0, extra[1])], mode="edge")
+    expected = np.pad(frames.numpy(), [(0, 0), (0, 0), (0, extra[0]), (0, extra[1])], mode="symmetric")
     assert np.array_equal(found.numpy(), expected)
 
 

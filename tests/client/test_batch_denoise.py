@@ -21,6 +21,7 @@ from tests.client.fake_service import NOISE_LEVEL, PILLOW_FORMATS, Reply, proble
 
 ORIENTATION, CAMERA, EXPOSURE, EXPOSURE_IFD = 0x0112, 0x0110, 0x829A, 0x8769
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+JOURNAL = ".denoise.journal"
 NAMES = ("cam1/000.jpg", "cam1/001.png", "cam2/000.jpg", "cam2/deep/000.webp", "cam2/deep/001.BMP")
 
 
@@ -45,7 +46,9 @@ def noisy(tmp_path: Path) -> Path:
 
 
 def files_in(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """Give all that is there but the journal."""
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return files - {JOURNAL}
 
 
 def test_names_formats_and_times_are_kept(client: Client, noisy: Path) -> None:
@@ -155,9 +158,61 @@ def test_an_interrupted_run_loses_no_noise_level(client: Client, noisy: Path) ->
     client.service.fault = lambda _: None
     assert "1 denoised, 0 failed, 4 done before" in client.run(*arguments).output
     assert {row["noise_level"] for row in read_report(report)} == {NOISE_LEVEL}
-    other = client.run(*arguments, "--sigma", "7")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed"),
+    [
+        ("--sigma 7", "sigma None, not 7.0"),
+        ("--strength 2", "strength None, not 2.0"),
+        ("--model street", "model None, not 'street'"),
+        ("--root .", "root "),
+    ],
+)
+def test_results_of_other_settings_are_not_mixed(
+    client: Client, noisy: Path, arguments: str, changed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(client.folder)
+    assert client.run("denoise", noisy, "--out", "clean").code == 0
+    client.service.posts.clear()
+    other = client.run("denoise", noisy, "--out", "clean", *arguments.split())
     assert other.code == 2
-    assert "sigma None, not 7.0" in other.errors
+    assert f"was begun with {changed}" in other.errors
+    assert not client.service.posts
+    assert "5 denoised" in client.run("denoise", noisy, "--out", "clean", *arguments.split(), "--restart").output
+
+
+def test_an_interrupted_restart_does_not_take_older_results_for_its_own(client: Client, noisy: Path) -> None:
+    arguments = ("denoise", noisy, "--out", client.folder / "clean")
+    assert client.run(*arguments).code == 0
+    last = (noisy / NAMES[-1]).read_bytes()
+    client.service.fault = lambda request: problem(401, "no more") if request.body == last else None
+    again = (*arguments, "--sigma", "7")
+    assert client.run(*again, "--restart", "--concurrency", "1").code == 2
+    client.service.fault = lambda _: None
+    assert "1 denoised, 0 failed, 4 done before" in client.run(*again).output
+
+
+def test_files_that_are_not_of_this_program_are_not_replaced(client: Client, noisy: Path) -> None:
+    truth = save_pictures(client.folder / "truth", noise=0)
+    before = (truth / NAMES[0]).read_bytes()
+    result = client.run("denoise", noisy, "--out", truth)
+    assert result.code == 2
+    assert f"{truth / NAMES[0]} exists but not its journal" in result.errors
+    assert not client.service.posts
+    assert (truth / NAMES[0]).read_bytes() == before
+
+
+def test_an_image_of_another_model_is_not_written(client: Client, noisy: Path) -> None:
+    out = client.folder / "clean"
+    assert client.run("denoise", noisy, "--out", out).code == 0
+    (out / NAMES[1]).unlink()
+    reply = Reply(200, (noisy / NAMES[1]).read_bytes(), {"Content-Type": "image/png", "X-Model": "other"})
+    client.service.fault = lambda request: reply if request.method == "POST" else None
+    result = client.run("denoise", noisy, "--out", out)
+    assert result.code == 2
+    assert "the model on the server has changed (standard before, other now)" in result.errors
+    assert not (out / NAMES[1]).exists()
 
 
 def test_a_report_in_an_unknown_format_is_refused_before_anything_is_sent(client: Client, noisy: Path) -> None:

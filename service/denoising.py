@@ -82,7 +82,7 @@ class Denoiser:
     def encode(self, noisy: Noisy, pixels: Pixels) -> EncodedImage:
         """Make the reply."""
         picture = noisy.picture
-        data, media_type = encode_as_asked(as_sent(pixels, picture), self.wish.accept, picture.format)
+        data, media_type = encode_as_asked(as_sent(pixels, picture), self.wish.accept, picture)
         return EncodedImage(data, media_type, {"noise_level": noisy.level})
 
 

@@ -88,11 +88,11 @@ def _channels_are_equal(pixels: Pixels) -> bool:
     return all(np.array_equal(first, other) for other in others)
 
 
-def encode_as_asked(pixels: Pixels, accept: Accept, sent: ImageFormat) -> tuple[bytes, str]:
-    """Encode in the format that is most welcome, among equals in the one that was sent."""
-    offers = (sent.value.media_type, *IMAGE_TYPES)
-    media_type = accept.best(offers) or sent.value.media_type
-    return encode(pixels, BY_MEDIA_TYPE[media_type]), media_type
+def encode_as_asked(pixels: Pixels, accept: Accept, picture: Picture) -> tuple[bytes, str]:
+    """Encode in the format that is most welcome, among equals in that of the picture that was sent."""
+    sent = picture.format.value.media_type
+    media_type = accept.best((sent, *IMAGE_TYPES)) or sent
+    return encode(pixels, BY_MEDIA_TYPE[media_type], lossless=picture.lossless), media_type
 
 
 async def answer(

@@ -80,6 +80,17 @@ def test_the_reply_has_the_format_that_was_sent(client: httpx.Client, frame: Pix
     assert decode(reply.content).format is form
 
 
+def test_a_webp_without_loss_stays_without(client: httpx.Client, frame: Pixels) -> None:
+    webp = encode(frame, ImageFormat.WEBP, lossless=True)
+    for accept in ("*/*", "image/webp"):
+        reply = client.post(
+            "/v1/denoise?sigma=0", content=webp, headers={"Content-Type": "image/webp", "Accept": accept}
+        )
+        picture = decode(reply.content)
+        assert (picture.format, picture.lossless) == (ImageFormat.WEBP, True)
+        assert np.array_equal(picture.pixels, frame)
+
+
 @pytest.mark.parametrize(
     ("accept", "expected"),
     [

@@ -775,7 +775,10 @@ def score(options: ScoreOptions) -> int:
 #
 # The service answers with pixels alone, turned upright. Here they get back what their source says of them.
 
-EXIF_MARK, ICC_MARK = b"Exif\0\0", b"ICC_PROFILE\0"
+EXIF_MARK = b"Exif\0\0"
+JPEG_JFIF, JPEG_EXIF, JPEG_ICC = b"\xff\xe0JFIF\0", b"\xff\xe1" + EXIF_MARK, b"\xff\xe2ICC_PROFILE\0"
+JPEG_XMP = b"\xff\xe1http://ns.adobe.com/xap/1.0/\0", b"\xff\xe1http://ns.adobe.com/xmp/extension/\0"
+JPEG_KEPT = (JPEG_EXIF, *JPEG_XMP, JPEG_ICC, b"\xff\xfe")  # marker and first bytes of the segments; the last: comments
 ICC_HEADER = 18  # bytes of a JPEG segment before its part of the profile
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
 PNG_COLOUR = frozenset({b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP"})
@@ -810,26 +813,32 @@ def jpeg_segments(jpeg: bytes) -> Iterator[bytes]:
         at = max(end, at + 4)
 
 
-def jpeg_metadata(jpeg: bytes) -> Iterator[bytes]:
-    """Give the segments to keep: Exif, colour profile, comments."""
+def jpeg_metadata(jpeg: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Give kind and whole of the segments to keep: Exif, XMP, colour profile, comments."""
     for segment in jpeg_segments(jpeg):
-        marker, body = segment[:2], segment[4:]
-        if marker == b"\xff\xe1" and body.startswith(EXIF_MARK):
-            if exif := upright(body):
-                yield segment[:4] + exif
-        elif marker == b"\xff\xfe" or (marker == b"\xff\xe2" and body.startswith(ICC_MARK)):
-            yield segment
+        for kind in filter((segment[:2] + segment[4:]).startswith, JPEG_KEPT):
+            if kind != JPEG_EXIF:
+                yield kind, segment
+            elif exif := upright(segment[4:]):
+                yield kind, segment[:4] + exif
+
+
+def with_density(head: bytes, source: bytes) -> bytes:
+    """Return the first bytes of a JPEG with its source's pixels an inch, where both have a JFIF header for them."""
+    densities = (each[11:16] for each in jpeg_segments(source) if each[:2] + each[4:9] == JPEG_JFIF and len(each) >= 18)
+    density = next(densities, None)
+    return head[:13] + density + head[18:] if density and head[2:4] + head[6:11] == JPEG_JFIF else head
 
 
 def with_jpeg_metadata(clean: bytes, source: bytes) -> bytes:
     """Return the JPEG with its source's metadata, but for kinds that it has already and profiles of inks."""
-    there = {segment[:2] for segment in jpeg_metadata(clean)}
-    kept = [segment for segment in jpeg_metadata(source) if segment[:2] not in there]
-    if any(segment[ICC_HEADER + 16 : ICC_HEADER + 20] == b"CMYK" for segment in kept if segment[:2] == b"\xff\xe2"):
-        kept = [segment for segment in kept if segment[:2] != b"\xff\xe2"]  # the service answers in RGB
+    there = {kind for kind, _ in jpeg_metadata(clean)}
+    kept = [(kind, segment) for kind, segment in jpeg_metadata(source) if kind not in there]
+    if any(segment[ICC_HEADER + 16 : ICC_HEADER + 20] == b"CMYK" for kind, segment in kept if kind == JPEG_ICC):
+        kept = [(kind, segment) for kind, segment in kept if kind != JPEG_ICC]  # the service answers in RGB
     # Behind the JFIF header, if any, which has to come first.
     at = 4 + int.from_bytes(clean[4:6]) if clean[2:4] == b"\xff\xe0" else 2
-    return clean[:at] + b"".join(kept) + clean[at:]
+    return with_density(clean[:at], source) + b"".join(segment for _, segment in kept) + clean[at:]
 
 
 def png_chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -865,15 +874,26 @@ def webp_chunks(webp: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += 8 + length + length % 2
 
 
+def webp_size(webp: bytes) -> tuple[int, int] | None:
+    """Return width and height of a WebP that is a picture and nothing else, as the service's are."""
+    if webp[12:16] == b"VP8 ":
+        return int.from_bytes(webp[26:28], "little") & 0x3FFF, int.from_bytes(webp[28:30], "little") & 0x3FFF
+    if webp[12:16] == b"VP8L":
+        bits = int.from_bytes(webp[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return None
+
+
 def with_webp_metadata(clean: bytes, source: bytes) -> bytes:
-    """Return the WebP with its source's metadata, if it is a lossy picture and nothing else, as the service's are."""
+    """Return the WebP with its source's metadata, unless it has some already."""
     found = {kind: body for kind, body in webp_chunks(source) if kind in WEBP_FLAGS}
     if b"EXIF" in found:
         found[b"EXIF"] = upright(found[b"EXIF"])
     kept = {kind: body for kind, body in found.items() if body}
-    if not kept or clean[12:16] != b"VP8 ":
+    size = webp_size(clean)
+    if not kept or size is None:
         return clean
-    width, height = (int.from_bytes(clean[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    width, height = size
     flags = sum(WEBP_FLAGS[kind] for kind in kept)
     header = flags.to_bytes(4, "little") + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     # The order is fixed: header, profile, picture, Exif, XMP.
@@ -897,12 +917,21 @@ WITH_METADATA: dict[str, Callable[[bytes, bytes], bytes]] = {
 
 
 def pixels_of(path: Path) -> Any:  # noqa: ANN401 (an array: numpy is optional)
-    """Return an image as floats [h, w, 3] on the 0..255 scale; of 16 bits the high byte counts, as in the service."""
+    """Return an image as floats [h, w, 3] on the 0..255 scale.
+
+    As in the service the high byte counts of 16 bits, and transparent pixels are laid over black.
+    """
     pillow, ops, numpy = (require(name, "PSNR") for name in ("PIL.Image", "PIL.ImageOps", "numpy"))
     with pillow.open(path) as image:
         turned = ops.exif_transpose(image)
     if turned.mode.startswith("I"):
-        turned = pillow.fromarray((numpy.asarray(turned) >> 8).astype(numpy.uint8))
+        samples = numpy.array(turned)
+        samples[samples == turned.info.get("transparency", -1)] = 0
+        turned = pillow.fromarray((samples >> 8).astype(numpy.uint8))
+    if turned.has_transparency_data:
+        layer = turned.convert("RGBA")
+        turned = pillow.new("RGB", layer.size)  # black
+        turned.paste(layer, mask=layer.getchannel("A"))
     return numpy.asarray(turned.convert("RGB"), dtype=float)
 
 
@@ -1102,8 +1131,9 @@ is not noticed: --restart scores everything again.
 """
 
 DENOISE_GUIDE = """\
-Denoise every image into the folder --out: same path, format and time of change. Exif data, colour profiles and
-comments of JPEG, PNG and WebP files are kept. Grey stays grey; of 16 bits a channel the service keeps 8.
+Denoise every image into the folder --out: same path, format and time of change. Exif data, XMP, colour profiles,
+comments and resolution of JPEG, PNG and WebP files are kept. Grey stays grey, and a lossless WebP lossless; of 16
+bits a channel the service keeps 8. Transparency is not kept: it is laid over black, and palettes become RGB.
 
 A journal in the folder (.denoise.journal) remembers what is done, so the same command goes on after an interruption.
 Other parameters, or another model on the server, are refused: --restart denoises everything again.

@@ -484,7 +484,7 @@ class DenoiseParameters(Parameters):
 
 
 class Journal(Generic[R]):
-    """Append-only file beside the output: a line of parameters, then one line an image."""
+    """Append-only file beside the output, or in it: a line of parameters, then one line an image."""
 
     def __init__(self, path: Path, parameters: Parameters, kind: type[R]) -> None:
         self.path = path
@@ -531,17 +531,22 @@ class Journal(Generic[R]):
         """Tell whether the image has a result; failed ones are tried again."""
         return key in self._offsets and key not in self.failed
 
-    def append(self, row: R) -> None:
-        """Write one result so that a killed process does not lose it."""
+    def admit(self, row: R) -> BinaryIO:
+        """Return the file, with its line of parameters, unless another model has made the row."""
         if row.identity and self.identity not in {None, row.identity}:
             raise UsageError(
                 f"the model on the server has changed ({self.identity} before, {row.identity} "
                 "now) and its results do not compare: give another --out, or --restart"
             )
         self._file = self._file or self._open()
-        offset = self._file.tell()
-        self._file.write(json.dumps(asdict(row)).encode() + b"\n")
-        self._file.flush()
+        return self._file
+
+    def append(self, row: R) -> None:
+        """Write one result so that a killed process does not lose it."""
+        file = self.admit(row)
+        offset = file.tell()
+        file.write(json.dumps(asdict(row)).encode() + b"\n")
+        file.flush()
         self._remember(row, offset)
 
     def _open(self) -> BinaryIO:
@@ -553,6 +558,7 @@ class Journal(Generic[R]):
             file.write(json.dumps(header).encode())
         if self._torn or not self._offsets:
             file.write(b"\n")
+        file.flush()
         return file
 
     def close(self) -> None:
@@ -570,16 +576,15 @@ class Journal(Generic[R]):
                 yield self.kind(**json.loads(file.readline()))
 
 
-def open_journal(out: Path, parameters: Parameters, kind: type[R], *, restart: bool) -> Journal[R]:
-    """Return the journal of this output, with what an earlier run has done."""
-    journal = Journal(out.with_name(f".{out.name}.journal"), parameters, kind)
+def open_journal(journal: Journal[R], outputs: Iterable[Path], *, restart: bool) -> Journal[R]:
+    """Return the journal of these outputs, with what an earlier run has done."""
     if restart:
         return journal
     if journal.path.exists():
         journal.load()
-    elif out.exists():
+    elif found := next(filter(Path.exists, outputs), None):
         raise UsageError(
-            f"{out} exists but not its journal {journal.path}: give another name, or --restart to replace it"
+            f"{found} exists but not its journal {journal.path}: give another --out, or --restart to replace it"
         )
     return journal
 
@@ -746,7 +751,8 @@ def score(options: ScoreOptions) -> int:
     root, images = find_images(options, own=options.heatmaps)
     heatmap = options.heatmap_style if options.heatmaps else "none"
     parameters = ScoreParameters(options.url, options.model, str(root), options.camera, options.threshold, heatmap)
-    journal = open_journal(options.out, parameters, ScoreRow, restart=options.restart)
+    beside = Journal(options.out.with_name(f".{options.out.name}.journal"), parameters, ScoreRow)
+    journal = open_journal(beside, [options.out], restart=options.restart)
     pending = [image for image in images if not journal.is_done(image.key)]
     query = {"camera": options.camera, "threshold": options.threshold, "heatmap": heatmap}
     url = endpoint("/v1/score", model=options.model, **query)
@@ -769,7 +775,10 @@ def score(options: ScoreOptions) -> int:
 #
 # The service answers with pixels alone, turned upright. Here they get back what their source says of them.
 
-EXIF_MARK, ICC_MARK = b"Exif\0\0", b"ICC_PROFILE\0"
+EXIF_MARK = b"Exif\0\0"
+JPEG_JFIF, JPEG_EXIF, JPEG_ICC = b"\xff\xe0JFIF\0", b"\xff\xe1" + EXIF_MARK, b"\xff\xe2ICC_PROFILE\0"
+JPEG_XMP = b"\xff\xe1http://ns.adobe.com/xap/1.0/\0", b"\xff\xe1http://ns.adobe.com/xmp/extension/\0"
+JPEG_KEPT = (JPEG_EXIF, *JPEG_XMP, JPEG_ICC, b"\xff\xfe")  # marker and first bytes of the segments; the last: comments
 ICC_HEADER = 18  # bytes of a JPEG segment before its part of the profile
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
 PNG_COLOUR = frozenset({b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP"})
@@ -804,26 +813,32 @@ def jpeg_segments(jpeg: bytes) -> Iterator[bytes]:
         at = max(end, at + 4)
 
 
-def jpeg_metadata(jpeg: bytes) -> Iterator[bytes]:
-    """Give the segments to keep: Exif, colour profile, comments."""
+def jpeg_metadata(jpeg: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Give kind and whole of the segments to keep: Exif, XMP, colour profile, comments."""
     for segment in jpeg_segments(jpeg):
-        marker, body = segment[:2], segment[4:]
-        if marker == b"\xff\xe1" and body.startswith(EXIF_MARK):
-            if exif := upright(body):
-                yield segment[:4] + exif
-        elif marker == b"\xff\xfe" or (marker == b"\xff\xe2" and body.startswith(ICC_MARK)):
-            yield segment
+        for kind in filter((segment[:2] + segment[4:]).startswith, JPEG_KEPT):
+            if kind != JPEG_EXIF:
+                yield kind, segment
+            elif exif := upright(segment[4:]):
+                yield kind, segment[:4] + exif
+
+
+def with_density(head: bytes, source: bytes) -> bytes:
+    """Return the first bytes of a JPEG with its source's pixels an inch, where both have a JFIF header for them."""
+    densities = (each[11:16] for each in jpeg_segments(source) if each[:2] + each[4:9] == JPEG_JFIF and len(each) >= 18)
+    density = next(densities, None)
+    return head[:13] + density + head[18:] if density and head[2:4] + head[6:11] == JPEG_JFIF else head
 
 
 def with_jpeg_metadata(clean: bytes, source: bytes) -> bytes:
     """Return the JPEG with its source's metadata, but for kinds that it has already and profiles of inks."""
-    there = {segment[:2] for segment in jpeg_metadata(clean)}
-    kept = [segment for segment in jpeg_metadata(source) if segment[:2] not in there]
-    if any(segment[ICC_HEADER + 16 : ICC_HEADER + 20] == b"CMYK" for segment in kept if segment[:2] == b"\xff\xe2"):
-        kept = [segment for segment in kept if segment[:2] != b"\xff\xe2"]  # the service answers in RGB
+    there = {kind for kind, _ in jpeg_metadata(clean)}
+    kept = [(kind, segment) for kind, segment in jpeg_metadata(source) if kind not in there]
+    if any(segment[ICC_HEADER + 16 : ICC_HEADER + 20] == b"CMYK" for kind, segment in kept if kind == JPEG_ICC):
+        kept = [(kind, segment) for kind, segment in kept if kind != JPEG_ICC]  # the service answers in RGB
     # Behind the JFIF header, if any, which has to come first.
     at = 4 + int.from_bytes(clean[4:6]) if clean[2:4] == b"\xff\xe0" else 2
-    return clean[:at] + b"".join(kept) + clean[at:]
+    return with_density(clean[:at], source) + b"".join(segment for _, segment in kept) + clean[at:]
 
 
 def png_chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -859,15 +874,26 @@ def webp_chunks(webp: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += 8 + length + length % 2
 
 
+def webp_size(webp: bytes) -> tuple[int, int] | None:
+    """Return width and height of a WebP that is a picture and nothing else, as the service's are."""
+    if webp[12:16] == b"VP8 ":
+        return int.from_bytes(webp[26:28], "little") & 0x3FFF, int.from_bytes(webp[28:30], "little") & 0x3FFF
+    if webp[12:16] == b"VP8L":
+        bits = int.from_bytes(webp[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return None
+
+
 def with_webp_metadata(clean: bytes, source: bytes) -> bytes:
-    """Return the WebP with its source's metadata, if it is a lossy picture and nothing else, as the service's are."""
+    """Return the WebP with its source's metadata, unless it has some already."""
     found = {kind: body for kind, body in webp_chunks(source) if kind in WEBP_FLAGS}
     if b"EXIF" in found:
         found[b"EXIF"] = upright(found[b"EXIF"])
     kept = {kind: body for kind, body in found.items() if body}
-    if not kept or clean[12:16] != b"VP8 ":
+    size = webp_size(clean)
+    if not kept or size is None:
         return clean
-    width, height = (int.from_bytes(clean[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    width, height = size
     flags = sum(WEBP_FLAGS[kind] for kind in kept)
     header = flags.to_bytes(4, "little") + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     # The order is fixed: header, profile, picture, Exif, XMP.
@@ -891,12 +917,21 @@ WITH_METADATA: dict[str, Callable[[bytes, bytes], bytes]] = {
 
 
 def pixels_of(path: Path) -> Any:  # noqa: ANN401 (an array: numpy is optional)
-    """Return an image as floats [h, w, 3] on the 0..255 scale; of 16 bits the high byte counts, as in the service."""
+    """Return an image as floats [h, w, 3] on the 0..255 scale.
+
+    As in the service the high byte counts of 16 bits, and transparent pixels are laid over black.
+    """
     pillow, ops, numpy = (require(name, "PSNR") for name in ("PIL.Image", "PIL.ImageOps", "numpy"))
     with pillow.open(path) as image:
         turned = ops.exif_transpose(image)
     if turned.mode.startswith("I"):
-        turned = pillow.fromarray((numpy.asarray(turned) >> 8).astype(numpy.uint8))
+        samples = numpy.array(turned)
+        samples[samples == turned.info.get("transparency", -1)] = 0
+        turned = pillow.fromarray((samples >> 8).astype(numpy.uint8))
+    if turned.has_transparency_data:
+        layer = turned.convert("RGBA")
+        turned = pillow.new("RGB", layer.size)  # black
+        turned.paste(layer, mask=layer.getchannel("A"))
     return numpy.asarray(turned.convert("RGB"), dtype=float)
 
 
@@ -956,7 +991,7 @@ class Comparison:
 class DenoiseJob:
     """Denoise one image into the output folder, then journal it."""
 
-    def __init__(self, options: DenoiseOptions, journal: Journal[DenoiseRow] | None) -> None:
+    def __init__(self, options: DenoiseOptions, journal: Journal[DenoiseRow]) -> None:
         self.url = endpoint("/v1/denoise", model=options.model, sigma=options.sigma, strength=options.strength)
         self.out = options.out
         self.journal = journal
@@ -971,20 +1006,20 @@ class DenoiseJob:
         except (ImageError, FileNotFoundError) as error:  # a recorder may delete while we read
             row = DenoiseRow(image.key, error=str(error))
             self.failures.append(f"{image.key}: {error}")
-        if self.journal:
-            self.journal.append(row)
+        self.journal.append(row)
         return ["failed" if row.error else "denoised"]
 
     def _save(self, image: Image, body: bytes, reply: httpx.Response) -> DenoiseRow:
         media_type = reply.headers.get("Content-Type", "").partition(";")[0]
         if media_type != image.media_type:
             raise ImageError(f"the reply is {media_type or 'untyped'}, not {image.media_type}")
+        row = DenoiseRow(image.key, model=reply.headers.get("X-Model"))
         clean = WITH_METADATA[media_type](reply.content, body)
         before = image.path.stat()
+        self.journal.admit(row)  # first: no image is ever there of which no journal knows the parameters
         with replacing(self.out / image.relative) as temporary:
             temporary.write_bytes(clean)
             os.utime(temporary, ns=(before.st_atime_ns, before.st_mtime_ns))
-        row = DenoiseRow(image.key, model=reply.headers.get("X-Model"))
         with contextlib.suppress(KeyError, ValueError):  # a model may find the noise without telling its level
             row = replace(row, noise_level=float(reply.headers["X-Noise-Level"]))
             self.noise_levels.append(float(reply.headers["X-Noise-Level"]))
@@ -999,20 +1034,18 @@ def check_reference(reference: Path, images: list[Image], root: Path) -> None:
         raise UsageError(f"--reference {reference} has none of the paths in {root}")
 
 
-def report_journal(options: DenoiseOptions, root: Path) -> Journal[DenoiseRow] | None:
-    """Return the journal of the report, if one is asked for."""
-    if options.report is None:
-        return None
-    check_output("--report", options.report)
+def denoise_journal(options: DenoiseOptions, root: Path, outputs: Iterable[Path]) -> Journal[DenoiseRow]:
+    """Return the journal of a folder of denoised images. It lies within, to go where they go."""
     parameters = DenoiseParameters(options.url, options.model, str(root), options.sigma, options.strength)
-    return open_journal(options.report, parameters, DenoiseRow, restart=options.restart)
+    journal = Journal(options.out / ".denoise.journal", parameters, DenoiseRow)
+    return open_journal(journal, outputs, restart=options.restart)
 
 
 def report_rows(
-    images: list[Image], journal: Journal[DenoiseRow] | None, comparison: Comparison | None
+    images: list[Image], journal: Journal[DenoiseRow], comparison: Comparison | None
 ) -> Iterator[DenoiseRow]:
     """Give what is known of each image, in the order of their keys."""
-    known = {row.path: row for row in journal.rows()} if journal else {}
+    known = {row.path: row for row in journal.rows()}
     for image in images:
         row = known.get(image.key) or DenoiseRow(image.key)
         yield comparison.measure(image, row) if comparison else row
@@ -1021,14 +1054,17 @@ def report_rows(
 def denoise(options: DenoiseOptions) -> int:
     """Denoise every image that has no output yet."""
     root, images = find_images(options, own=options.out)
+    if options.report:
+        check_output("--report", options.report)
     if options.reference:
         check_reference(options.reference, images, root)
-    journal = report_journal(options, root)
-    pending = [image for image in images if options.restart or not (options.out / image.relative).exists()]
+    outputs = {image: options.out / image.relative for image in images}
+    journal = denoise_journal(options, root, outputs.values())
+    pending = [image for image, out in outputs.items() if not (journal.is_done(image.key) and out.exists())]
     job = DenoiseJob(options, journal)
     already = len(images) - len(pending)
     counts: Counter[str] = Counter()
-    with contextlib.closing(journal) if journal else contextlib.nullcontext():
+    with contextlib.closing(journal):
         if pending:
             counts = asyncio.run(process(options, pending, already, job))
     for failure in sorted(job.failures):
@@ -1042,9 +1078,7 @@ def denoise(options: DenoiseOptions) -> int:
     return 1 if counts["failed"] else 0
 
 
-def compare_and_report(
-    options: DenoiseOptions, images: list[Image], journal: Journal[DenoiseRow] | None
-) -> Iterator[str]:
+def compare_and_report(options: DenoiseOptions, images: list[Image], journal: Journal[DenoiseRow]) -> Iterator[str]:
     """Compare with the references and write the report, where asked for; give the sentence on the gain."""
     comparison = Comparison(options.out, options.reference, []) if options.reference else None
     rows = report_rows(images, journal, comparison)
@@ -1097,13 +1131,15 @@ is not noticed: --restart scores everything again.
 """
 
 DENOISE_GUIDE = """\
-Denoise every image into the folder --out: same path, format and time of change. Exif data, colour profiles and
-comments of JPEG, PNG and WebP files are kept. Grey stays grey; of 16 bits a channel the service keeps 8.
-What is there already is skipped, so the same command goes on after an interruption.
+Denoise every image into the folder --out: same path, format and time of change. Exif data, XMP, colour profiles,
+comments and resolution of JPEG, PNG and WebP files are kept. Grey stays grey, and a lossless WebP lossless; of 16
+bits a channel the service keeps 8. Transparency is not kept: it is laid over black, and palettes become RGB.
+
+A journal in the folder (.denoise.journal) remembers what is done, so the same command goes on after an interruption.
+Other parameters, or another model on the server, are refused: --restart denoises everything again.
 
 --reference compares noisy and denoised images with clean ones, in PSNR over 8-bit RGB: a line an image, then the
-mean gain. --report writes a row an image: model, noise level, PSNR, or why there is none. It has a journal beside
-it, so that an interrupted run loses nothing; of images that were denoised without it, it knows the PSNR alone.
+mean gain. --report writes a row an image: model, noise level, PSNR, or why there is none.
 """
 
 

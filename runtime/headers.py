@@ -7,6 +7,7 @@ UPRIGHT = 1
 _BYTE_ORDERS = {b"II": "<", b"MM": ">"}
 _ORIENTATION_TAG = 0x0112
 _SHORT = 3
+_WEBP_CHUNKS = 16  # to look at: a file of a million empty ones must not keep a core busy
 _JPEG_MARKER = 0xFF
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # tables and an extension have the other numbers
 _JPEG_LENGTH = struct.Struct(">H")
@@ -23,6 +24,17 @@ def webp_size(data: bytes) -> tuple[int, int]:
         bits = _little(body[1:5])
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     return _little(body[6:8]) & 0x3FFF, _little(body[8:10]) & 0x3FFF
+
+
+def webp_is_lossless(data: bytes) -> bool:
+    """Tell whether a WebP holds one picture without loss."""
+    place = 12
+    for _ in range(_WEBP_CHUNKS):
+        if data[place : place + 4] == b"VP8L":
+            return True
+        length = _little(data[place + 4 : place + 8])
+        place += 8 + length + length % 2
+    return False
 
 
 def _little(data: bytes) -> int:

@@ -83,6 +83,7 @@ class Limits:
 class Picture:
     """A decoded image: `pixels` is [height, width, channels]; `grey` says that the file held one channel.
 
+    `lossless` says that it was a WebP that keeps every pixel as it is.
     `height` and `width` are those of the image as it was sent, upright, whatever `pixels` was reduced to.
     """
 
@@ -91,6 +92,7 @@ class Picture:
     grey: bool
     height: int
     width: int
+    lossless: bool = False
 
 
 class Size(NamedTuple):
@@ -178,7 +180,8 @@ def _decode(data: bytes, found: ImageFormat, channels: int | None, limits: Limit
         image.draft(mode, None if fit is None else _reduced(fit, orientation)[::-1])
         image.load()
         upright = np.ascontiguousarray(_turn(np.atleast_3d(np.asarray(_convert(image, mode))), orientation))
-        return Picture(upright if fit is None else resize(upright, *fit), found, grey, height, width)
+        lossless = found is ImageFormat.WEBP and headers.webp_is_lossless(data)
+        return Picture(upright if fit is None else resize(upright, *fit), found, grey, height, width, lossless)
 
 
 def _check_bytes(count: int, limits: Limits) -> None:
@@ -252,8 +255,10 @@ def read(
         raise type(error)(f"{path}: {error}") from error
 
 
-def encode(pixels: Pixels, form: ImageFormat, *, quality: int = 92) -> bytes:
-    """Encode [h, w, 1] or [h, w, 3] pixels; PNG at its fastest level, for a default PNG costs more than a model.
+def encode(pixels: Pixels, form: ImageFormat, *, quality: int = 92, lossless: bool = False) -> bytes:
+    """Encode [h, w, 1] or [h, w, 3] pixels, a WebP `lossless` on demand.
+
+    What has no loss is written at its fastest level: a default PNG costs more than a model.
 
     Raises ImageTooLarge where the format cannot hold so many rows or columns.
     """
@@ -265,8 +270,13 @@ def encode(pixels: Pixels, form: ImageFormat, *, quality: int = 92) -> bytes:
         )
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     buffer = io.BytesIO()
-    options = {"compress_level": 1} if form is ImageFormat.PNG else {"quality": quality}
-    image.save(buffer, form.value.name, **({} if form is ImageFormat.BMP else options))
+    options: dict[ImageFormat, dict[str, int]] = {
+        ImageFormat.JPEG: {"quality": quality},
+        ImageFormat.PNG: {"compress_level": 1},
+        ImageFormat.WEBP: {"lossless": True, "quality": 0, "method": 0} if lossless else {"quality": quality},
+        ImageFormat.BMP: {},
+    }
+    image.save(buffer, form.value.name, **options[form])
     return buffer.getvalue()
 
 

@@ -184,7 +184,7 @@ class Model:
         without such a graph.
         """
         levels = self._run("noise_estimator", {"frames": _noise_crops(frame)})["noise_level"]
-        return float(np.median(levels.astype(np.float32)))
+        return float(np.median(np.maximum(levels.astype(np.float32), 0)))  # OpenVINO has answered -6e-07
 
     def require(self, task: Task) -> None:
         """Raise TaskNotSupported unless the model can do the task."""

@@ -12,7 +12,7 @@ from runtime.model import Model, Outputs
 from runtime.tiles import Tile, tiles
 from service.negotiation import Accept
 from service.progress import tiles_logged
-from service.replies import EncodedImage, as_sent, encode_as_asked
+from service.replies import EncodedImage, as_sent, encode_as_asked, without_colour_noise
 from service.state import Service
 from service.ticket import Ticket
 from service.uploads import UploadedImage
@@ -82,7 +82,8 @@ class Denoiser:
     def encode(self, noisy: Noisy, pixels: Pixels) -> EncodedImage:
         """Make the reply."""
         picture = noisy.picture
-        data, media_type = encode_as_asked(as_sent(pixels, picture), self.wish.accept, picture.format)
+        clean = without_colour_noise(as_sent(pixels, picture), picture.pixels)
+        data, media_type = encode_as_asked(clean, self.wish.accept, picture)
         return EncodedImage(data, media_type, {"noise_level": noisy.level})
 
 

@@ -24,6 +24,11 @@ T = TypeVar("T")
 JSON = JsonReply.media_type
 PNG = ImageFormat.PNG.value.media_type
 _AVERAGE = np.full((1, 3), 1 / 3, np.float32)  # of three channels
+
+# A frame is nearly grey where in so many of its pixels the channels are so close. A yellow timestamp makes up to 3 % of
+# a small JPEG or WebP, with what it sheds around it; colour noise that one could see leaves hardly a pixel so close.
+_GREY_SHARE, _GREY_LEVELS = 0.95, 3
+_LOOKED_AT = 1_000_000  # values
 IMAGE_TYPES = tuple(form.value.media_type for form in ImageFormat)
 
 
@@ -78,9 +83,34 @@ def as_sent(pixels: Pixels, picture: Picture) -> Pixels:
     """
     if pixels.shape[2] == 1 or not _channels_are_equal(picture.pixels):
         return pixels
-    # Ten times as fast as numpy's mean, and without a copy in floats.
-    grey = np.atleast_3d(np.asarray(cv2.transform(pixels, _AVERAGE), np.uint8))
+    grey = np.atleast_3d(_average(pixels))
     return grey if picture.grey else np.repeat(grey, pixels.shape[2], axis=2)
+
+
+def without_colour_noise(pixels: Pixels, frame: Pixels) -> Pixels:
+    """Return `pixels`, what a model made of `frame`; where that is nearly grey all over, its channels change alike.
+
+    Few infrared frames are grey to the last pixel: WebP rounds, a recorder writes the time in yellow. A colour model
+    would leave colours in their noise. So each channel of the frame gets the average of what the model changed, which
+    has no colour, and the yellow keeps its own.
+    """
+    if pixels.shape[2] == 1 or not _is_nearly_grey(frame):
+        return pixels
+    change = cv2.subtract(_average(pixels), _average(frame), dtype=cv2.CV_16S)
+    changed = [cv2.add(channel, change, dtype=cv2.CV_8U) for channel in cv2.split(frame)]
+    return np.asarray(cv2.merge(changed), np.uint8)
+
+
+def _average(pixels: Pixels) -> Pixels:
+    # Ten times as fast as numpy's mean, and without a copy in floats.
+    return np.asarray(cv2.transform(pixels, _AVERAGE), np.uint8)
+
+
+def _is_nearly_grey(frame: Pixels) -> bool:
+    """Look at every n-th row: a share needs no more."""
+    first, second, third = np.moveaxis(frame[:: 1 + frame.size // _LOOKED_AT], 2, 0)
+    high, low = (pick(pick(first, second), third) for pick in (np.maximum, np.minimum))
+    return float((high - low <= _GREY_LEVELS).mean()) >= _GREY_SHARE
 
 
 def _channels_are_equal(pixels: Pixels) -> bool:
@@ -88,11 +118,11 @@ def _channels_are_equal(pixels: Pixels) -> bool:
     return all(np.array_equal(first, other) for other in others)
 
 
-def encode_as_asked(pixels: Pixels, accept: Accept, sent: ImageFormat) -> tuple[bytes, str]:
-    """Encode in the format that is most welcome, among equals in the one that was sent."""
-    offers = (sent.value.media_type, *IMAGE_TYPES)
-    media_type = accept.best(offers) or sent.value.media_type
-    return encode(pixels, BY_MEDIA_TYPE[media_type]), media_type
+def encode_as_asked(pixels: Pixels, accept: Accept, picture: Picture) -> tuple[bytes, str]:
+    """Encode in the format that is most welcome, among equals in that of the picture that was sent."""
+    sent = picture.format.value.media_type
+    media_type = accept.best((sent, *IMAGE_TYPES)) or sent
+    return encode(pixels, BY_MEDIA_TYPE[media_type], lossless=picture.lossless), media_type
 
 
 async def answer(

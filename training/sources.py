@@ -1,6 +1,7 @@
 """Where frames come from: folders of images and videos, single videos, arrays in .npz archives."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,17 @@ DECODED_AHEAD = 16  # files
 
 Found = Iterator[tuple[str, str, Pixels]]
 """Clip, key and pixels [h, w, c] of one frame after another."""
+
+_NUMBER = re.compile(r"(\d+)")
+
+
+def as_numbered(path: Path) -> tuple[list[list[str | int]], Path]:
+    """Return the key to sort paths by as people number them: frame_2.jpg before frame_10.jpg.
+
+    In the order of their letters frames would leave their place in time, and a model of clips would see jumps.
+    """
+    names = path.with_suffix("").parts
+    return [[int(part) if part.isdecimal() else part for part in _NUMBER.split(name)] for name in names], path
 
 
 @dataclass(frozen=True)
@@ -51,8 +63,8 @@ class Reader:
         return Path(os.path.relpath(path, self.root)).as_posix()
 
     def _folder(self, folder: Path) -> Found:
-        """Yield the images and videos below a folder; the clip is the subfolder or the video."""
-        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        """Yield the images and videos below a folder as they are numbered; the clip is the subfolder or the video."""
+        paths = sorted((path for path in folder.rglob("*") if path.is_file()), key=as_numbered)
         by_clip: dict[Path, list[Path]] = {}
         for path in paths:
             if path.suffix.lower() in SUFFIXES:

@@ -41,7 +41,7 @@ class Reconstructing(Work[EncodedImage]):
         if picture is None or pixels is None:
             raise TypeError("a model with the task reconstruct has the output reconstruction: its manifest says so")
         restored = as_sent(resize(pixels, picture.height, picture.width), picture)
-        data, media_type = encode_as_asked(restored, self._accept, picture.format)
+        data, media_type = encode_as_asked(restored, self._accept, picture)
         score = None if outputs.anomaly_score is None else float(outputs.anomaly_score)
         return EncodedImage(data, media_type, {"anomaly_score": score})
 

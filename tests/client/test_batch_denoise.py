@@ -15,12 +15,22 @@ from PIL import ImageCms
 from PIL.PngImagePlugin import PngInfo
 from pyarrow import parquet
 
-from client.batch_score import WITH_METADATA, DenoiseRow, columns, pixels_of, with_jpeg_metadata
+from client.batch_score import (
+    WITH_METADATA,
+    DenoiseRow,
+    columns,
+    pixels_of,
+    with_jpeg_metadata,
+    with_webp_metadata,
+)
+from runtime.images import read
 from tests.client.conftest import Client
 from tests.client.fake_service import NOISE_LEVEL, PILLOW_FORMATS, Reply, problem
 
 ORIENTATION, CAMERA, EXPOSURE, EXPOSURE_IFD = 0x0112, 0x0110, 0x829A, 0x8769
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><title>door 3</title></x:xmpmeta>'
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+JOURNAL = ".denoise.journal"
 NAMES = ("cam1/000.jpg", "cam1/001.png", "cam2/000.jpg", "cam2/deep/000.webp", "cam2/deep/001.BMP")
 
 
@@ -45,7 +55,9 @@ def noisy(tmp_path: Path) -> Path:
 
 
 def files_in(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    """Give all that is there but the journal."""
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return files - {JOURNAL}
 
 
 def test_names_formats_and_times_are_kept(client: Client, noisy: Path) -> None:
@@ -120,6 +132,22 @@ def test_of_16_bits_the_high_byte_is_compared(tmp_path: Path) -> None:
     assert (pixels_of(tmp_path / "deep.png") == (samples >> 8)[..., None]).all()
 
 
+@pytest.mark.parametrize("form", ["RGBA", "LA", "P", "I;16"])
+def test_transparent_pixels_are_compared_as_the_service_sees_them(tmp_path: Path, form: str) -> None:
+    rng = np.random.default_rng(0)
+    layers = rng.integers(0, 256, (8, 9, 4 if form == "RGBA" else 2), np.uint8)
+    options: dict[str, Any] = {}
+    if form == "P":
+        image, options = picture(20).convert("P"), {"transparency": rng.bytes(200)}
+    elif form == "I;16":
+        image, options = PIL.Image.fromarray(layers[..., 0].astype(np.uint16) * 257), {"transparency": 257 * 9}
+        image.putpixel((0, 0), 257 * 9)
+    else:
+        image = PIL.Image.fromarray(layers)
+    image.save(tmp_path / "a.png", **options)
+    assert np.array_equal(pixels_of(tmp_path / "a.png"), read(tmp_path / "a.png", channels=3).pixels)
+
+
 def read_report(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -155,9 +183,61 @@ def test_an_interrupted_run_loses_no_noise_level(client: Client, noisy: Path) ->
     client.service.fault = lambda _: None
     assert "1 denoised, 0 failed, 4 done before" in client.run(*arguments).output
     assert {row["noise_level"] for row in read_report(report)} == {NOISE_LEVEL}
-    other = client.run(*arguments, "--sigma", "7")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed"),
+    [
+        ("--sigma 7", "sigma None, not 7.0"),
+        ("--strength 2", "strength None, not 2.0"),
+        ("--model street", "model None, not 'street'"),
+        ("--root .", "root "),
+    ],
+)
+def test_results_of_other_settings_are_not_mixed(
+    client: Client, noisy: Path, arguments: str, changed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(client.folder)
+    assert client.run("denoise", noisy, "--out", "clean").code == 0
+    client.service.posts.clear()
+    other = client.run("denoise", noisy, "--out", "clean", *arguments.split())
     assert other.code == 2
-    assert "sigma None, not 7.0" in other.errors
+    assert f"was begun with {changed}" in other.errors
+    assert not client.service.posts
+    assert "5 denoised" in client.run("denoise", noisy, "--out", "clean", *arguments.split(), "--restart").output
+
+
+def test_an_interrupted_restart_does_not_take_older_results_for_its_own(client: Client, noisy: Path) -> None:
+    arguments = ("denoise", noisy, "--out", client.folder / "clean")
+    assert client.run(*arguments).code == 0
+    last = (noisy / NAMES[-1]).read_bytes()
+    client.service.fault = lambda request: problem(401, "no more") if request.body == last else None
+    again = (*arguments, "--sigma", "7")
+    assert client.run(*again, "--restart", "--concurrency", "1").code == 2
+    client.service.fault = lambda _: None
+    assert "1 denoised, 0 failed, 4 done before" in client.run(*again).output
+
+
+def test_files_that_are_not_of_this_program_are_not_replaced(client: Client, noisy: Path) -> None:
+    truth = save_pictures(client.folder / "truth", noise=0)
+    before = (truth / NAMES[0]).read_bytes()
+    result = client.run("denoise", noisy, "--out", truth)
+    assert result.code == 2
+    assert f"{truth / NAMES[0]} exists but not its journal" in result.errors
+    assert not client.service.posts
+    assert (truth / NAMES[0]).read_bytes() == before
+
+
+def test_an_image_of_another_model_is_not_written(client: Client, noisy: Path) -> None:
+    out = client.folder / "clean"
+    assert client.run("denoise", noisy, "--out", out).code == 0
+    (out / NAMES[1]).unlink()
+    reply = Reply(200, (noisy / NAMES[1]).read_bytes(), {"Content-Type": "image/png", "X-Model": "other"})
+    client.service.fault = lambda request: reply if request.method == "POST" else None
+    result = client.run("denoise", noisy, "--out", out)
+    assert result.code == 2
+    assert "the model on the server has changed (standard before, other now)" in result.errors
+    assert not (out / NAMES[1]).exists()
 
 
 def test_a_report_in_an_unknown_format_is_refused_before_anything_is_sent(client: Client, noisy: Path) -> None:
@@ -194,7 +274,9 @@ def tagged(image: PIL.Image.Image, form: str, orientation: int | None) -> bytes:
         exif[CAMERA], exif[ORIENTATION] = "north gate", orientation
         exif.get_ifd(EXPOSURE_IFD)[EXPOSURE] = 0.04
         text.add_text("Comment", "door 3")
-        options = {"icc_profile": PROFILE, "comment": "door 3", "pnginfo": text}
+        if form == "PNG":
+            text.add_itxt("XML:com.adobe.xmp", XMP.decode())
+        options = {"icc_profile": PROFILE, "comment": "door 3", "pnginfo": text, "dpi": (300, 300), "xmp": XMP}
     file = io.BytesIO()
     image.save(file, form, exif=exif, **options)
     return file.getvalue()
@@ -212,7 +294,9 @@ def test_metadata_is_kept_and_the_image_not_turned_twice(client: Client, name: s
         assert (image.format, image.size) == (form, (24, 32))  # the service has turned the pixels
         assert (exif[CAMERA], exif[ORIENTATION]) == ("north gate", 1)
         assert exif.get_ifd(EXPOSURE_IFD)[EXPOSURE] == pytest.approx(0.04)
-        assert image.info["icc_profile"] == PROFILE
+        assert (image.info["icc_profile"], image.info["xmp"]) == (PROFILE, XMP)
+        if form != "WEBP":  # it has no place for it
+            assert image.info["dpi"] == pytest.approx((300, 300), abs=0.01)
         comment = image.info.get("comment", image.info.get("Comment"))
         assert comment == {"JPEG": b"door 3", "PNG": "door 3", "WEBP": None}[form]
         image.load()
@@ -235,6 +319,24 @@ def test_metadata_that_is_missing_or_broken_changes_nothing(form: str) -> None:
         with PIL.Image.open(io.BytesIO(restore(plain, full[:end]))) as image:
             image.load()
             assert image.getexif().get(ORIENTATION, 1) == 1
+
+
+def test_a_lossless_webp_stays_so_with_its_metadata() -> None:
+    full, plain = io.BytesIO(), io.BytesIO()
+    picture(20).save(full, "WEBP", lossless=True, xmp=XMP, icc_profile=PROFILE)
+    picture(0).resize((33, 25)).save(plain, "WEBP", lossless=True)
+    with PIL.Image.open(io.BytesIO(with_webp_metadata(plain.getvalue(), full.getvalue()))) as image:
+        assert (image.info["icc_profile"], image.info["xmp"], image.size) == (PROFILE, XMP, (33, 25))
+        assert np.array_equal(np.asarray(image.convert("RGB")), np.asarray(picture(0).resize((33, 25))))
+
+
+def test_long_xmp_is_kept_whole() -> None:
+    """What does not fit into one segment goes on in others, of another name."""
+    extension = b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 100
+    segment = b"\xff\xe1" + (2 + len(extension)).to_bytes(2) + extension
+    plain = tagged(picture(0), "JPEG", None)
+    source = plain[:2] + segment + plain[2:]
+    assert with_jpeg_metadata(plain, source).count(segment) == 1
 
 
 def test_a_profile_of_inks_is_not_for_rgb() -> None:

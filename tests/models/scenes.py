@@ -130,6 +130,15 @@ def with_timestamp(frame: Pixels) -> Overlay:
     return Overlay(burnt, letters[..., 0] > 0.9, (text[..., 0] == 1) & (letters[..., 0] == 0), text[..., 0] > 0)
 
 
+def with_yellow_time(frame: Pixels) -> Overlay:
+    """Burn the time in, yellow, small and without an outline."""
+    ink = Image.new("L", (frame.shape[1], frame.shape[0]))
+    ImageDraw.Draw(ink).text((4, 4), TIMESTAMP[-8:], fill=255, font=ImageFont.load_default(size=10))
+    letters = np.asarray(ink)[..., None] / 255
+    burnt = _levels(frame * (1 - letters) + np.array([255, 255, 0]) * letters)
+    return Overlay(burnt, letters[..., 0] > 0.9, np.zeros(frame.shape[:2], np.bool_), letters[..., 0] > 0)
+
+
 def _odd_frames() -> dict[str, Pixels]:
     rng, shape = np.random.default_rng(2), (48, 64, 3)
     squares = np.indices(shape[:2]).sum(axis=0)[..., None]

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from runtime.images import Pixels
+from runtime.images import ImageFormat, Pixels, decode, encode
 from runtime.model import Model
 from tests.models.conftest import denoised
-from tests.models.scenes import ODD, drawn, with_noise, with_timestamp
+from tests.models.scenes import ODD, drawn, with_noise, with_timestamp, with_yellow_time
 
 SIGMAS = (0, 2, 5, 10, 15, 25)
 BRIGHTNESS = 0.32  # levels that the mean of a frame may move where its noise is as faint as most; 0.3 is wanted
@@ -158,6 +158,20 @@ def test_a_frame_without_noise_comes_back(denoiser: Model, clean: Pixels) -> Non
     psnr = 10 * np.log10(255**2 / max(squared_error, 1e-9))
     assert psnr >= CLEAN_DB
     assert np.array_equal(denoised(denoiser, clean, sigma=0), clean)
+
+
+@pytest.mark.parametrize("form", [ImageFormat.PNG, ImageFormat.WEBP])
+def test_infrared_noise_gets_no_colour_and_a_yellow_timestamp_keeps_its_own(denoiser: Model, form: ImageFormat) -> None:
+    """The frame is grey but for the letters, and in WebP for what its rounding makes of the rest."""
+    overlay = with_yellow_time(with_noise(drawn("infrared"), 25).frame)
+    frame = decode(encode(overlay.frame, form)).pixels
+    result = denoised(denoiser, frame).astype(int)
+    inside = ((frame > 40) & (frame < 215)).all(axis=2)  # where nothing is clipped
+    spread = np.ptp(result - frame, axis=2)
+    assert spread[inside].max() == 0
+    assert np.ptp(result, axis=2)[~overlay.text].max() <= np.ptp(frame.astype(int), axis=2)[~overlay.text].max()
+    yellow = [(each[overlay.letters] @ (0.5, 0.5, -1)).mean() for each in (frame, result)]
+    assert yellow[1] > 0.9 * yellow[0]
 
 
 @pytest.mark.parametrize("sigma", [0, 15])

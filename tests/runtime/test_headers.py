@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from runtime.headers import UPRIGHT, exif_orientation, webp_size
+from runtime.headers import UPRIGHT, exif_orientation, webp_is_lossless, webp_size
 
 ORIENTATION, MAKER = 0x0112, 0x010F
 SHORT, LONG = 3, 4
@@ -63,6 +63,20 @@ def test_the_size_of_a_webp(size: tuple[int, int], kind: bytes, mode: str, optio
     Image.new(mode, size).save(buffer, "WEBP", **options)
     assert buffer.getvalue()[12:16] == kind
     assert webp_size(buffer.getvalue()) == size
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("options", [{}, {"icc_profile": b"VP8L VP8L", "exif": b"VP8L", "xmp": b"VP8L"}])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_webp_without_loss_is_known(lossless: bool, options: dict[str, bytes], mode: str) -> None:  # noqa: FBT001
+    buffer = io.BytesIO()
+    Image.effect_noise((9, 7), 50).convert(mode).save(buffer, "WEBP", lossless=lossless, **options)
+    assert webp_is_lossless(buffer.getvalue()) == lossless
+
+
+@given(rest=st.binary(max_size=80))
+def test_any_bytes_are_with_or_without_loss(rest: bytes) -> None:
+    assert webp_is_lossless(b"RIFF\0\0\0\0WEBP" + rest) in {False, True}
 
 
 @given(kind=st.sampled_from([b"VP8 ", b"VP8L", b"VP8X", b"????"]), rest=st.binary(max_size=20))

@@ -80,6 +80,17 @@ def test_the_reply_has_the_format_that_was_sent(client: httpx.Client, frame: Pix
     assert decode(reply.content).format is form
 
 
+def test_a_webp_without_loss_stays_without(client: httpx.Client, frame: Pixels) -> None:
+    webp = encode(frame, ImageFormat.WEBP, lossless=True)
+    for accept in ("*/*", "image/webp"):
+        reply = client.post(
+            "/v1/denoise?sigma=0", content=webp, headers={"Content-Type": "image/webp", "Accept": accept}
+        )
+        picture = decode(reply.content)
+        assert (picture.format, picture.lossless) == (ImageFormat.WEBP, True)
+        assert np.array_equal(picture.pixels, frame)
+
+
 @pytest.mark.parametrize(
     ("accept", "expected"),
     [
@@ -157,6 +168,44 @@ def test_an_infrared_frame_in_three_channels_keeps_them_equal(serve: Serve, tmp_
         result = decode(reply.content).pixels
         assert result.shape == infrared.shape
         assert (result == result[..., :1]).all()
+
+
+def nearly_grey(height: int, width: int) -> Pixels:
+    """Give grey noise with channels 3 levels apart, a line in yellow and a pixel in blue."""
+    grey = 30 + grey_noise(height, width) // 2
+    frame: Pixels = grey + np.random.default_rng(5).integers(0, 4, (height, width, 3), np.uint8)
+    frame[4, : width // 2] = (200, 200, 100)
+    frame[height - 5, 7] = (100, 100, 200)
+    return frame
+
+
+@pytest.mark.parametrize("size", [(40, 60), (100, 90)], ids=["whole", "in tiles"])
+def test_where_a_frame_is_nearly_grey_its_channels_change_alike(
+    serve: Serve, tmp_path: Path, cpu: Device, size: tuple[int, int]
+) -> None:
+    """The noise gets no colour, and a timestamp keeps its own."""
+    model = Model.open(write_denoiser(tmp_path / "denoiser", tint=(0, 4, 8)), cpu)
+    frame = nearly_grey(*size)
+    reply = serve(tmp_path, tile_pixels=64 * 64).post(
+        "/v1/denoise?sigma=20", content=encode(frame, ImageFormat.PNG), headers=PNG
+    )
+    change = decode(reply.content).pixels.astype(int) - frame
+    assert np.array_equal(change, np.broadcast_to(change[..., :1], change.shape))
+    own = denoised(model, frame, 20).astype(int) - frame
+    assert np.abs(change - own.mean(axis=2, keepdims=True)).max() <= 1
+    assert np.abs(change).max() > 10
+
+
+@pytest.mark.parametrize("share", [0.06, 1])
+def test_a_frame_of_colours_gets_what_the_model_says(
+    client: httpx.Client, denoiser: Model, share: float, frame: Pixels
+) -> None:
+    """Colours in a small part of a picture may have noise of their own."""
+    coloured = np.repeat(frame[..., :1], 3, axis=2)
+    rows = round(len(frame) * share + 0.5)
+    coloured[:rows] = frame[:rows]
+    reply = client.post("/v1/denoise?sigma=20", content=encode(coloured, ImageFormat.PNG), headers=PNG)
+    assert np.array_equal(decode(reply.content).pixels, denoised(denoiser, coloured, 20))
 
 
 def test_a_large_frame_over_the_limit_is_413_and_not_tiled(serve: Serve, models: Path) -> None:

@@ -5,11 +5,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from runtime.images import ImageFormat, Pixels, encode
 from tests.training.tiny import draw
 from training.errors import DataError
-from training.sources import DECODED_AHEAD, Reader
+from training.sources import DECODED_AHEAD, Reader, as_numbered
 
 Found = list[tuple[str, str, Pixels]]
 
@@ -62,6 +64,31 @@ def test_a_folder_is_read_in_any_depth_in_order(tmp_path: Path) -> None:
     ]
     assert np.array_equal(np.stack([pixels for _, _, pixels in found[3:]]), expected)
     assert unreadable == []
+
+
+def test_frames_and_clips_come_as_they_are_numbered(tmp_path: Path) -> None:
+    """Without leading zeros too: letter by letter, frame_10 would come before frame_2."""
+    names = [
+        f"clip{clip}/{name}.png"
+        for clip in (9, 10)
+        for name in ("frame", "frame_1", "frame_2", "frame_10", "take 2 of 3", "take 10 of 3")
+    ]
+    for name in names:
+        path = tmp_path / "frames" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode(draw(1)[0], ImageFormat.PNG))
+    write_video(tmp_path / "frames" / "10.mkv", draw(1))
+    write_video(tmp_path / "frames" / "9.mkv", draw(1))
+    found, _ = read(tmp_path)
+    assert keys(found) == [f"frames/{name}" for name in (*names, "9.mkv#000000", "10.mkv#000000")]
+
+
+@given(names=st.sets(st.text("0aé.²٣ _", min_size=1).filter(lambda name: name.strip(".")), min_size=1))
+def test_any_names_have_one_order(names: set[str]) -> None:
+    paths = [Path("frames", name) for name in names]
+    ordered = sorted(paths, key=as_numbered)
+    paths.reverse()
+    assert sorted(paths, key=as_numbered) == ordered
 
 
 def test_equal_names_in_different_folders_are_different_frames(tmp_path: Path) -> None:

@@ -183,6 +183,16 @@ def test_what_cannot_be_calibrated_is_one_message(
     assert not (place / "models" / "calibrations").exists()
 
 
+def test_too_few_frames_are_told_before_any_is_scored(
+    place: Path, cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_clip_scorer(place / "models" / "clips")
+    order = Order(folder, only(place), "door", 0.01, None, None, 1, place / "calibrations")
+    monkeypatch.setattr("training.calibrate.score_normal", lambda *_: pytest.fail("frames are scored"))
+    with pytest.raises(TooFewFrames, match=r"n = 54 normal frames .* at least 99 are needed"):  # clips of 30, less 3
+        list(calibrate_folder(Model.open(folder, cpu), order))
+
+
 def test_a_manifest_that_knows_no_frames_says_so(place: Path, cpu: Device) -> None:
     folder = place / "models" / "scorer"
     edit_manifest(folder, lambda content: content["provenance"].update({"trained_on": []}))

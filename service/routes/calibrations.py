@@ -28,7 +28,7 @@ from service.dependencies import Call, validated
 from service.json_reply import JsonReply
 from service.openapi import CALIBRATION_BODY, CALIBRATION_FAILURES, parameters, replies
 from service.problems import documented
-from service.replies import identity
+from service.replies import JSON, identity
 from service.routes.cameras import CameraPath
 from service.schemas import (
     CalibrationQuery,
@@ -40,7 +40,7 @@ from service.schemas import (
 )
 from service.scoring import Heatmap, Measuring, Policy, Verdict
 from service.ticket import Ticket
-from service.uploads import UploadedImage, read_body
+from service.uploads import UploadedImage, media_type_of, read_body
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ async def calibrate(request: Request, name: str) -> Response:
         RATE if own is None else own.false_alarm_rate,
     )
     with await call.admit() as ticket:
-        if request.headers.get("content-type", "").startswith("application/json"):
+        if media_type_of(request) == JSON:
             normal, frames = await _known(call, ticket, model, query.camera)
         else:
             normal, frames = await _uploaded(call, ticket, model), "uploaded frames"

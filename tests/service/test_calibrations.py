@@ -256,6 +256,13 @@ def test_bodies_that_are_no_scores(client: httpx.Client, body: dict[str, object]
     assert failure(client.post(f"{URL}?camera=door&false_alarm_rate=0.1", json=body)) == (422, expected)
 
 
+@pytest.mark.parametrize("content_type", ["Application/JSON", "application/json; charset=utf-8"])
+def test_the_content_type_may_be_written_in_any_case(client: httpx.Client, content_type: str) -> None:
+    body = json.dumps({"scores": [list(range(50))]})
+    url = f"{URL}?camera=door&false_alarm_rate=0.1"
+    assert made(client.post(url, content=body, headers={"Content-Type": content_type}))["count"] == 50
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
 def test_scores_that_are_no_numbers(client: httpx.Client, number: str) -> None:
     body = f'{{"scores": [[1.0, {number}]]}}'

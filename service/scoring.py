@@ -140,8 +140,8 @@ class Scoring(Work[Verdict]):
 
     def read(self, image: UploadedImage) -> Pixels:
         """Decode a frame to the model's size, and remember it as the newest."""
+        self.fitted = fitted(self.model, image)
         channels = self.model.manifest.input.channels
-        self.fitted = image.decode(channels, fit=self.model.frame_size).pixels
         # Once more in full to be drawn upon: the score must not depend on whether somebody wants to see it.
         self._last_frame = image.decode(channels).pixels if self._heatmap is not Heatmap.NONE else None
         return self.fitted
@@ -178,6 +178,11 @@ class Measuring(Scoring):
             return verdict
         low, peak = map_range(outputs.anomaly_map)
         return replace(verdict, map_range=(float(low), float(peak)))
+
+
+def fitted(model: Model, image: UploadedImage) -> Pixels:
+    """Decode a frame to the size that the model looks at."""
+    return image.decode(model.manifest.input.channels, fit=model.frame_size).pixels
 
 
 def _require_drawable(manifest: Manifest, policy: Policy, heatmap: Heatmap) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Path, Request
@@ -22,6 +22,7 @@ from runtime.errors import (
     TooFewFrames,
     Unauthorized,
 )
+from runtime.images import Pixels
 from runtime.manifest import CameraCalibration, Task
 from runtime.model import Model
 from service.dependencies import Call, validated
@@ -38,9 +39,12 @@ from service.schemas import (
     NoQuery,
     ScoredFrames,
 )
-from service.scoring import Heatmap, Measuring, Policy, Verdict
+from service.scoring import Heatmap, Measuring, Policy, Verdict, fitted
 from service.ticket import Ticket
 from service.uploads import UploadedImage, media_type_of, read_body
+from service.work import Stage
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +80,7 @@ async def calibrate(request: Request, name: str) -> Response:
         if media_type_of(request) == JSON:
             normal, frames = await _known(call, ticket, model, query.camera)
         else:
-            normal, frames = await _uploaded(call, ticket, model), "uploaded frames"
+            normal, frames = await _uploaded(call, ticket, model, promise), "uploaded frames"
         source = query.source or f"{len(normal)} {frames}"
         # Seconds for many frames: in a thread of its own, the workers are for those who wait for a verdict.
         found = await asyncio.to_thread(conformal.calibrate, normal, promise, source, own)
@@ -107,15 +111,14 @@ def _kept(call: Call, model: Model, camera: str, wanted: ScoredFrames) -> Normal
     return clip.scores.between(since, until)
 
 
-async def _uploaded(call: Call, ticket: Ticket, model: Model) -> NormalScores:
+async def _uploaded(call: Call, ticket: Ticket, model: Model, promise: FalseAlarms) -> NormalScores:
     """Score the images of the body, each with those before it where the model looks at clips."""
     images = (await call.upload(ticket, call.service.settings.max_calibration_images)).images
     window = model.manifest.input.window
     if len(images) < window.needed:
         raise TooFewFrames(f"{model.manifest.name} looks at clips of {window.needed} frames; {len(images)} were sent")
-    seen = [images[max(0, end - window.time) : end] for end in range(window.needed, len(images) + 1)]
-    answers = await ticket.each([partial(_score, ticket, model, clip) for clip in seen])
-    verdicts = [_checked(answer, index) for index, answer in enumerate(answers, window.needed)]
+    conformal.check_enough(len(images) - window.needed + 1, promise)
+    verdicts = await _verdicts(ticket, model, images)
     ranges = np.asarray([verdict.map_range or (np.nan, np.nan) for verdict in verdicts])
     scores = np.asarray([verdict.decision.score for verdict in verdicts], np.float64)
     if np.isnan(ranges).any() and np.isfinite(scores).all():
@@ -123,15 +126,44 @@ async def _uploaded(call: Call, ticket: Ticket, model: Model) -> NormalScores:
     return NormalScores(scores, np.zeros(len(scores), np.intp), ranges[:, 0], ranges[:, 1])
 
 
-async def _score(ticket: Ticket, model: Model, window: list[UploadedImage]) -> Verdict:
-    work = Measuring(model, window, Policy(None), Heatmap.NONE)
-    verdict = (await ticket.infer(work)).value
-    if work.fitted is not None and model.has_learnt(work.fitted):
-        raise InvalidInput(f"{model.manifest.name} was trained on this frame: calibrate on frames it has not seen")
-    return verdict
+async def _verdicts(ticket: Ticket, model: Model, images: list[UploadedImage]) -> list[Verdict]:
+    """Score images as one clip. Each is decoded once, and no more are held decoded than a clip and a stretch have."""
+    window = model.manifest.input.window
+    held: list[Pixels] = []
+    verdicts: list[Verdict] = []
+    for start in range(0, len(images), ticket.share):
+        stretch = images[start : start + ticket.share]
+        held = held[-window.time :]
+        ends = range(max(len(held) + 1, window.needed), len(held) + len(stretch) + 1)
+        held += _all(await ticket.each([partial(_unseen, ticket, model, image) for image in stretch]), start + 1)
+        clips = [held[max(0, end - window.time) : end] for end in ends]
+        scored = await ticket.each([partial(_score, ticket, model, clip) for clip in clips])
+        verdicts += _all(scored, window.needed + len(verdicts))
+    return verdicts
 
 
-def _checked(answer: Verdict | Exception, number: int) -> Verdict:
+async def _unseen(ticket: Ticket, model: Model, image: UploadedImage) -> Pixels:
+    """Decode a frame to the model's size; raise InvalidInput where the weights have learnt from it."""
+
+    def decode() -> Pixels:
+        pixels = fitted(model, image)
+        if model.has_learnt(pixels):
+            raise InvalidInput(f"{model.manifest.name} was trained on this frame: calibrate on frames it has not seen")
+        return pixels
+
+    return (await ticket.call(Stage.DECODE, decode)).value
+
+
+async def _score(ticket: Ticket, model: Model, clip: list[Pixels]) -> Verdict:
+    return (await ticket.infer(Measuring(model, [], Policy(None), Heatmap.NONE, clip))).value
+
+
+def _all(answers: list[T | Exception], number: int) -> list[T]:
+    """Return what was found of images, the first of them with this number; raise the first failure."""
+    return [_checked(answer, number) for number, answer in enumerate(answers, number)]
+
+
+def _checked(answer: T | Exception, number: int) -> T:
     if isinstance(answer, ImageError | InvalidInput):
         raise type(answer)(f"image {number}: {answer}") from answer
     if isinstance(answer, Exception):

@@ -103,7 +103,7 @@ class Clip:
         self.captured_at = key.captured_at or self.captured_at
         self.verdict = replace(verdict, heatmap=None)  # a picture of the frame's own size: it can be drawn again
         if verdict.decision.score is not None and verdict.map_range is not None:
-            self.scores.add(time.time(), verdict.decision.score, verdict.map_range)
+            self.scores.add(time.time(), verdict.decision.score, verdict.map_range, learnt=verdict.learnt)
 
 
 @dataclass(eq=False)

@@ -108,6 +108,12 @@ def _kept(call: Call, model: Model, camera: str, wanted: ScoredFrames) -> Normal
         raise CameraNotFound(f"camera {camera!r} has sent no frames to these weights of {model.manifest.name}")
     since = None if wanted.since is None else wanted.since.timestamp()
     until = None if wanted.until is None else wanted.until.timestamp()
+    learnt = clip.scores.learnt_between(since, until)
+    if learnt:
+        raise InvalidInput(
+            f"{model.manifest.name} was trained on {learnt} of these frames: choose a time without them with since and "
+            "until, or DELETE the camera and send frames that it has not seen"
+        )
     return clip.scores.between(since, until)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,20 @@ def test_the_scores_of_frames_that_were_sent_are_kept(client: httpx.Client) -> N
     )
     none = client.post(url, json={"scored": {"until": "2020-01-01T00:00:00Z"}})
     assert failure(none) == (422, "too-few-frames")
+
+
+def test_kept_scores_of_frames_that_were_trained_on_are_refused(serve: Serve, place: Path) -> None:
+    has_learnt(place / "scorer", FRAMES[0])
+    client = serve(place)
+    send(client, "door", ENCODED[0])
+    later = datetime.now(UTC).isoformat()
+    for frame in ENCODED[1:]:
+        send(client, "door", frame)
+    url = f"{URL}?camera=door&false_alarm_rate=0.1"
+    reply = client.post(url, json={"scored": {}})
+    assert failure(reply) == (422, "invalid-input")
+    assert "scorer was trained on 1 of these frames" in reply.json()["detail"]
+    assert made(client.post(url, json={"scored": {"since": later}}))["count"] == 29
 
 
 def test_kept_scores_are_those_of_the_weights_that_are_served(client: httpx.Client, place: Path) -> None:

@@ -150,13 +150,13 @@ def conformal_threshold(scores: npt.NDArray[np.floating], promise: FalseAlarms) 
     return float(np.partition(scores, rank - 1)[rank - 1])
 
 
-def check_enough(count: int, promise: FalseAlarms) -> None:
+def check_enough(count: int, promise: FalseAlarms, cure: str = "add normal frames") -> None:
     """Raise TooFewFrames where so few normal frames cannot promise the rate, however different they are."""
     if _rank(count, promise.rate) > count:
         needed = promise.frames_needed
         raise TooFewFrames(
             f"n = {count} normal frames cannot support {promise}: at least {needed} are needed"
-            f"{promise.lasting(needed)}; add normal frames, or accept more false alarms"
+            f"{promise.lasting(needed)}; {cure}, or accept more false alarms"
         )
 
 

@@ -40,6 +40,7 @@ from service.schemas import (
     ScoredFrames,
 )
 from service.scoring import Heatmap, Measuring, Policy, Verdict, fitted
+from service.settings import variable
 from service.ticket import Ticket
 from service.uploads import UploadedImage, media_type_of, read_body
 from service.work import Stage
@@ -78,7 +79,7 @@ async def calibrate(request: Request, name: str) -> Response:
     )
     with await call.admit() as ticket:
         if media_type_of(request) == JSON:
-            normal, frames = await _known(call, ticket, model, query.camera)
+            normal, frames = await _known(call, ticket, model, query.camera, promise)
         else:
             normal, frames = await _uploaded(call, ticket, model, promise), "uploaded frames"
         source = query.source or f"{len(normal)} {frames}"
@@ -90,19 +91,21 @@ async def calibrate(request: Request, name: str) -> Response:
     return JsonReply(_as_json(made, in_force=True), 201)
 
 
-async def _known(call: Call, ticket: Ticket, model: Model, camera: str) -> tuple[NormalScores, str]:
+async def _known(
+    call: Call, ticket: Ticket, model: Model, camera: str, promise: FalseAlarms
+) -> tuple[NormalScores, str]:
     """Take scores out of the body, or those that are kept of the camera."""
     limits = call.service.upload_limits
     body = await read_body(call.request, ticket, limits.max_bytes, limits.timeout_s)
     wanted = await asyncio.to_thread(validated, "body", CalibrationRequest, body)
     if wanted.scored is not None:
-        return _kept(call, model, camera, wanted.scored), "frames scored lately"
+        return _kept(call, model, camera, wanted.scored, promise), "frames scored lately"
     clips = wanted.scores or []
     scores = np.concatenate([np.asarray(clip, np.float64) for clip in clips])
     return NormalScores(scores, np.repeat(np.arange(len(clips)), [len(clip) for clip in clips])), "scores given"
 
 
-def _kept(call: Call, model: Model, camera: str, wanted: ScoredFrames) -> NormalScores:
+def _kept(call: Call, model: Model, camera: str, wanted: ScoredFrames, promise: FalseAlarms) -> NormalScores:
     clip = call.service.cameras.find(camera).clips.get(model.manifest.name)
     if clip is None or clip.sha256 != model.manifest.sha256:
         raise CameraNotFound(f"camera {camera!r} has sent no frames to these weights of {model.manifest.name}")
@@ -114,7 +117,12 @@ def _kept(call: Call, model: Model, camera: str, wanted: ScoredFrames) -> Normal
             f"{model.manifest.name} was trained on {learnt} of these frames: choose a time without them with since and "
             "until, or DELETE the camera and send frames that it has not seen"
         )
-    return clip.scores.between(since, until)
+    normal = clip.scores.between(since, until)
+    needed, most = promise.frames_needed, call.service.settings.kept_scores
+    if needed > most:
+        cure = f"the service keeps {most} scores of a camera: set {variable('kept_scores')} to {needed} or more"
+        conformal.check_enough(len(normal), promise, cure)
+    return normal
 
 
 async def _uploaded(call: Call, ticket: Ticket, model: Model, promise: FalseAlarms) -> NormalScores:

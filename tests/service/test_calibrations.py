@@ -266,6 +266,18 @@ def test_kept_scores_of_frames_that_were_trained_on_are_refused(serve: Serve, pl
     assert made(client.post(url, json={"scored": {"since": later}}))["count"] == 29
 
 
+def test_a_promise_that_takes_more_scores_than_are_kept_names_the_setting(serve: Serve, place: Path) -> None:
+    client = serve(place, kept_scores=20)
+    for frame in ENCODED:
+        send(client, "door", frame)
+    url = f"{URL}?camera=door&false_alarm_rate="
+    reply = client.post(f"{url}0.01", json={"scored": {}})
+    assert failure(reply) == (422, "too-few-frames")
+    assert "keeps 20 scores of a camera: set CLEARWATCH_KEPT_SCORES to 99 or more" in reply.json()["detail"]
+    assert "add normal frames" not in reply.json()["detail"]
+    assert made(client.post(f"{url}0.05", json={"scored": {}}))["count"] == 20
+
+
 def test_kept_scores_are_those_of_the_weights_that_are_served(client: httpx.Client, place: Path) -> None:
     for frame in ENCODED:
         send(client, "door", frame)

@@ -76,12 +76,15 @@ class Clip:
             self.sha256, self.verdict = sha256, None
             self.scores.clear()
 
+    def is_newest(self, key: FrameKey) -> bool:
+        """Tell whether these are the bytes of the newest frame."""
+        return bool(self.seen) and key.digest == self.seen[-1].digest
+
     def repeats(self, key: FrameKey) -> bool:
         """Tell whether this frame is the newest one again. Raises FrameOutOfOrder if it is an older one."""
         if not self.seen:
             return False
-        newest = self.seen[-1]
-        if key.digest == newest.digest or (key.captured_at is not None and key.captured_at == self.captured_at):
+        if self.is_newest(key) or (key.captured_at is not None and key.captured_at == self.captured_at):
             return True
         if key.captured_at is not None and self.captured_at is not None:
             if key.captured_at > self.captured_at:

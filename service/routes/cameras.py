@@ -84,7 +84,7 @@ class Turn:
         """Score the frame, unless it is the last one again, and keep it."""
         key = FrameKey.of(image.data, self.query.captured_at)
         if self.clip.repeats(key):
-            return self._reply(await self._again(image), repeated=True)
+            return self._reply(await self._again(key, image), repeated=True)
         work = self._work(image, self.clip.earlier())
         done = await self._verdict(work, image, warm=self.clip.is_nearly_warm)
         if work.fitted is not None:
@@ -102,13 +102,18 @@ class Turn:
         decoded = await self.ticket.call(Stage.DECODE, partial(work.read, image))
         return Done(Verdict(self.policy.decide(None)), decoded.timing)
 
-    async def _again(self, image: UploadedImage) -> Done[Verdict]:
-        """Return the verdict on a repeated frame, by the policy of this request; score anew only where one must."""
+    async def _again(self, key: FrameKey, image: UploadedImage) -> Done[Verdict]:
+        """Return the verdict on a repeated frame, by the policy of this request; score anew only where one must.
+
+        Other bytes under the time of that frame are another picture: they are neither scored nor drawn upon.
+        """
         known = self.clip.verdict
-        if known is not None and self.query.heatmap is Heatmap.NONE:
-            decision = self.policy.decide(known.decision.score)
-            return Done(replace(known, decision=decision), Timing())
-        return await self._verdict(self._work(image, self.clip.before_newest()), image, warm=self.clip.is_warm)
+        done = Done(known or Verdict(self.policy.decide(None)), Timing())
+        if self.clip.is_newest(key) and (known is None or self.query.heatmap is not Heatmap.NONE):
+            work = self._work(image, self.clip.before_newest())
+            done = await self._verdict(work, image, warm=self.clip.is_warm)
+        decision = self.policy.decide((known or done.value).decision.score)
+        return Done(replace(done.value, decision=decision), done.timing)
 
     def _reply(self, done: Done[Verdict], *, repeated: bool) -> dict[str, Any]:
         return Scored(self.model, self.policy, done, self.ticket.age_s()).as_json() | {

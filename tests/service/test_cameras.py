@@ -122,6 +122,20 @@ def test_a_repeat_is_drawn_again_and_its_picture_is_not_kept(client: httpx.Clien
     assert send(client, "drawn", 3)["heatmap"] is None
 
 
+@pytest.mark.parametrize("model", ["clips", "scorer"])
+def test_other_bytes_of_the_same_time_get_the_verdict_from_then_and_no_picture(
+    client: httpx.Client, model: str
+) -> None:
+    for index in range(4):
+        verdict = send(client, f"same-{model}", index, model=model, captured_at=f"2025-01-01T00:00:0{index}Z")
+    query = {"model": model, "captured_at": "2025-01-01T00:00:03Z", "heatmap": "overlay"}
+    other = send(client, f"same-{model}", 7, **query)
+    assert (other["repeated"], other["score"], other["heatmap"]) == (True, verdict["score"], None)
+    same = send(client, f"same-{model}", 3, **query)
+    assert (same["repeated"], same["score"]) == (True, verdict["score"])
+    assert same["heatmap"]
+
+
 def test_what_is_kept_of_a_camera_is_bounded(models: Path, cpu: Device) -> None:
     """A clip holds as many frames as it has, a model of single frames none; no picture is kept with a verdict."""
     verdict = Verdict(Policy(None).decide(0.5), heatmap=b"a large picture", map_range=(0, 1))

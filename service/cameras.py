@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from weakref import WeakValueDictionary
 
 from runtime.errors import CameraNotFound, FrameOutOfOrder
 from runtime.images import Pixels
@@ -146,18 +147,27 @@ class Cameras:
         self._metrics = metrics
         self._clock = clock
         self._cameras: OrderedDict[str, Camera] = OrderedDict()  # the longest silent first
+        # Those too whose first frame is being processed: they are not kept before it is known to be one.
+        self._met: WeakValueDictionary[str, Camera] = WeakValueDictionary()
         metrics.cameras.set_function(lambda: len(self.all()))
 
     def visit(self, name: str) -> Camera:
-        """Return the camera, a new one if need be, and mark it as heard of just now."""
+        """Return the camera, a new one if need be; it is kept, and was heard of, only once `heard` says so."""
         self._forget_idle()
-        camera = self._cameras.get(name)
+        camera = self._met.get(name)
         if camera is None:
-            self._make_room()
-            camera = self._cameras[name] = Camera(name, self._clock(), self._kept_scores)
-        camera.seen = self._clock()
-        self._cameras.move_to_end(name)
+            camera = self._met[name] = Camera(name, self._clock(), self._kept_scores)
         return camera
+
+    def heard(self, camera: Camera) -> None:
+        """Keep a camera that has sent a frame just now, unless it was forgotten since its visit."""
+        if self._met.get(camera.name) is not camera:
+            return
+        if camera.name not in self._cameras:
+            self._make_room()
+            self._cameras[camera.name] = camera
+        camera.seen = self._clock()
+        self._cameras.move_to_end(camera.name)
 
     def find(self, name: str) -> Camera:
         """Return a camera that is known; raise CameraNotFound."""
@@ -169,12 +179,7 @@ class Cameras:
     def forget(self, name: str) -> None:
         """Drop all that is kept of a camera; raise CameraNotFound."""
         self.find(name)
-        del self._cameras[name]
-
-    def drop_if_empty(self, camera: Camera) -> None:
-        """Forget a camera none of whose frames could be used."""
-        if not any(clip.seen for clip in camera.clips.values()) and self._cameras.get(camera.name) is camera:
-            del self._cameras[camera.name]
+        del self._met[name], self._cameras[name]
 
     def all(self) -> list[Camera]:
         """Return every camera, the one heard of last first."""

@@ -51,12 +51,11 @@ async def score_next_frame(request: Request, camera: CameraPath) -> Response:
     with await call.admit() as ticket:
         image = (await call.upload(ticket)).single()
         known = call.service.cameras.visit(camera)
-        try:
-            async with ticket.holding(known.turn):
-                turn = Turn(call, ticket, model, policy, query, known.clip(model))
-                return JsonReply({"camera": camera} | await turn.take(image))
-        finally:
-            call.service.cameras.drop_if_empty(known)
+        async with ticket.holding(known.turn):
+            turn = Turn(call, ticket, model, policy, query, known.clip(model))
+            reply = await turn.take(image)
+            call.service.cameras.heard(known)  # not before: what is no image is no sign of life
+            return JsonReply({"camera": camera} | reply)
 
 
 async def _policy(call: Call, model: Model, camera: str, threshold: float | None) -> Policy:

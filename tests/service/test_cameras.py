@@ -1,5 +1,6 @@
 """Cameras: clips fill up, repeats do not count, order is kept, and cameras do not see one another."""
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -257,7 +258,7 @@ def test_the_silent_are_forgotten_and_the_number_is_bounded(cpu: Device) -> None
     metrics = Metrics(cpu)
     cameras = Cameras(2, 60, 100, metrics, lambda: now)
     for name in ("a", "b", "a", "c"):  # c takes the place of b, the longest silent
-        cameras.visit(name)
+        cameras.heard(cameras.visit(name))
         now += 1
     assert [camera.name for camera in cameras.all()] == ["c", "a"]
     assert b"clearwatch_cameras_forgotten_total 1.0" in metrics.render()
@@ -266,6 +267,44 @@ def test_the_silent_are_forgotten_and_the_number_is_bounded(cpu: Device) -> None
     now = 62.5
     assert b"clearwatch_cameras 1.0" in metrics.render(), "the gauge forgets the idle too"
     assert [camera.name for camera in cameras.all()] == ["c"]
+
+
+def test_a_visit_alone_keeps_no_camera_and_breaks_no_silence(cpu: Device) -> None:
+    now = 0.0
+    cameras = Cameras(1, 60, 100, Metrics(cpu), lambda: now)
+    door = cameras.visit("door")
+    assert cameras.visit("door") is door, "its frames wait for one another before the first is done"
+    assert cameras.all() == []
+    cameras.heard(door)
+    now = 5.0
+    cameras.visit("door")
+    cameras.visit("gate")
+    assert [(camera.name, cameras.silence_s(camera)) for camera in cameras.all()] == [("door", 5.0)]
+
+
+def test_a_camera_that_was_forgotten_while_its_frame_was_processed_stays_so(cpu: Device) -> None:
+    cameras = Cameras(2, 60, 100, Metrics(cpu))
+    door = cameras.visit("door")
+    cameras.heard(door)
+    cameras.forget("door")
+    cameras.heard(door)
+    assert cameras.all() == []
+    assert cameras.visit("door") is not door
+
+
+def test_what_is_no_image_takes_no_cameras_place_and_breaks_no_silence(serve: Serve, models: Path) -> None:
+    client = serve(models, max_cameras=1)
+    send(client, "door", 0)
+    time.sleep(0.1)
+    silent = client.get("/v1/cameras/door").json()["silent_s"]
+    for camera in ("gate", "door"):
+        reply = client.post(f"/v1/cameras/{camera}/frames?model=clips", content=b"\x89PNG\r\n\x1a\nxx", headers=PNG)
+        assert reply.status_code == 400
+    found = client.get("/v1/cameras").json()["cameras"]
+    assert [camera["camera"] for camera in found] == ["door"]
+    assert found[0]["silent_s"] >= silent >= 0.1
+    send(client, "gate", 0)
+    assert [camera["camera"] for camera in client.get("/v1/cameras").json()["cameras"]] == ["gate"]
 
 
 # -- a model of motion

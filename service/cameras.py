@@ -97,8 +97,16 @@ class Clip:
         if any(key.digest == one.digest for one in self.seen):
             raise FrameOutOfOrder(
                 "the frame has been seen, and others after it; where frames can be equal, send captured_at with them"
+                if key.captured_at is None
+                else "the frame has been seen, and others after it, without captured_at, so which came first cannot be "
+                "told; send captured_at with every frame, or DELETE the camera"
             )
         return False
+
+    def repeat(self, key: FrameKey) -> None:
+        """Remember the time of a repeated frame where it is newer: what is older comes too late from then on."""
+        if key.captured_at is not None and (self.captured_at is None or key.captured_at > self.captured_at):
+            self.captured_at = key.captured_at
 
     def advance(self, frame: Pixels, key: FrameKey, verdict: Verdict) -> None:
         """Take a frame in, once it has its verdict."""

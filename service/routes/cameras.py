@@ -83,6 +83,7 @@ class Turn:
         """Score the frame, unless it is the last one again, and keep it."""
         key = FrameKey.of(image.data, self.query.captured_at)
         if self.clip.repeats(key):
+            self.clip.repeat(key)
             return self._reply(await self._again(key, image), repeated=True)
         work = self._work(image, self.clip.earlier())
         done = await self._verdict(work, image, warm=self.clip.is_nearly_warm)

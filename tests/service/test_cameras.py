@@ -96,6 +96,38 @@ def test_a_time_without_its_zone_is_422(client: httpx.Client, captured_at: str) 
     assert client.post(url, content=ENCODED[0], headers=PNG).status_code == 422
 
 
+def test_a_plus_that_was_not_encoded_is_told(client: httpx.Client) -> None:
+    for captured_at in ("2025-01-01T00:00:00+01:00", "2025-01-01 00:00:00.5+0100"):
+        url = f"/v1/cameras/plus/frames?model=clips&captured_at={captured_at}"
+        reply = client.post(url, content=ENCODED[0], headers=PNG)
+        assert reply.status_code == 422
+        assert "write + as %2B" in reply.json()["detail"]
+    assert send(client, "plus", 0, captured_at="2025-01-01T00:00:00+01:00")["frames"] == 1
+
+
+def test_the_newer_time_of_a_repeat_is_kept(client: httpx.Client) -> None:
+    def at(second: int) -> str:
+        return f"2025-01-01T00:00:0{second}Z"
+
+    send(client, "newer", 0)
+    for second in (5, 7, 6):
+        assert send(client, "newer", 0, captured_at=at(second))["repeated"]
+    assert client.get("/v1/cameras/newer").json()["clips"][0]["captured_at"] == "2025-01-01T00:00:07+00:00"
+    params = {"model": "clips", "captured_at": at(6)}
+    late = client.post("/v1/cameras/newer/frames", params=params, content=ENCODED[1], headers=PNG)
+    assert (late.status_code, late.json()["type"]) == (409, "urn:clearwatch:problem:frame-out-of-order")
+    assert send(client, "newer", 1, captured_at=at(8))["frames"] == 2
+
+
+def test_a_time_cannot_order_frames_that_came_without(client: httpx.Client) -> None:
+    for index in range(3):
+        send(client, "untimed", index)
+    params = {"model": "clips", "captured_at": "2025-01-01T00:00:05Z"}
+    reply = client.post("/v1/cameras/untimed/frames", params=params, content=ENCODED[1], headers=PNG)
+    assert reply.status_code == 409
+    assert "send captured_at with every frame, or DELETE the camera" in reply.json()["detail"]
+
+
 def test_a_frame_from_further_back_is_refused_and_does_not_count(client: httpx.Client, clips: Model) -> None:
     for index in range(5):
         send(client, "back", index)

@@ -208,6 +208,7 @@ class CameraReply(ScoreReply):
     camera: str
     captured_at: str | None
     frames: int = Field(description="frames in the clip now")
+    needed_frames: int = Field(description="frames in the clip with which the first verdict comes")
     clip_frames: int = Field(description="frames in a full clip")
     repeated: bool = Field(description="the frame had been seen before: this is its verdict from then")
 
@@ -217,6 +218,7 @@ class ClipInfo(BaseModel):
 
     model: str
     frames: int
+    needed_frames: int
     clip_frames: int
     kept_scores: int = Field(description="scores to calibrate from")
     captured_at: str | None

@@ -119,6 +119,7 @@ class Turn:
         return Scored(self.model, self.policy, done, self.ticket.age_s()).as_json() | {
             "captured_at": _rfc3339(self.clip.captured_at),
             "frames": len(self.clip.seen),
+            "needed_frames": self.clip.geometry.window.needed,
             "clip_frames": self.clip.geometry.time,
             "repeated": repeated,
         }
@@ -170,6 +171,7 @@ def _clip_info(model: str, clip: Clip) -> dict[str, Any]:
     return {
         "model": model,
         "frames": len(clip.seen),
+        "needed_frames": clip.geometry.window.needed,
         "clip_frames": clip.geometry.time,
         "kept_scores": len(clip.scores),
         "captured_at": _rfc3339(clip.captured_at),

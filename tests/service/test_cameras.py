@@ -260,6 +260,8 @@ def test_a_verdict_comes_when_there_are_enough_frames_with_the_first_repeated(
     assert [reply["score"] for reply in replies] == [None, *scores]
     assert [reply["state"] for reply in replies[:2]] == ["warming_up", "anomalous"]
     assert [reply["frames"] for reply in replies] == [1, 2, 3, 4, 4]
+    (kept,) = client.get("/v1/cameras/early").json()["clips"]
+    assert {(told["needed_frames"], told["clip_frames"]) for told in (*replies, kept)} == {(2, 4)}
     again = send(client, "early", 4, heatmap="overlay")
     assert (again["repeated"], again["score"]) == (True, replies[-1]["score"])
 

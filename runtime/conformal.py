@@ -33,6 +33,7 @@ class FalseAlarms:
 
     def __post_init__(self) -> None:
         """Raise InvalidInput for what is no rate."""
+        _check_frame_rate(self.frames_per_second)
         if not LEAST_RATE <= self.rate < 1:
             raise InvalidInput(
                 f"the share of normal frames that may alarm must be between {LEAST_RATE:g} and 1; it is {self.rate:g}"
@@ -51,6 +52,7 @@ class FalseAlarms:
             raise InvalidInput(
                 "false alarms an hour depend on how many frames are scored: state the frames a second too"
             )
+        _check_frame_rate(frames_per_second)  # before it divides
         return cls(per_hour / (3600 * frames_per_second), frames_per_second)
 
     @property
@@ -72,6 +74,11 @@ class FalseAlarms:
             return ""
         seconds = frames / self.frames_per_second
         return f", {seconds / 3600:.3g} hours of them" if seconds >= 3600 else f", {seconds / 60:.3g} minutes of them"
+
+
+def _check_frame_rate(frames_per_second: float | None) -> None:
+    if frames_per_second is not None and not 0 < frames_per_second < math.inf:
+        raise InvalidInput(f"the frames a second must be a number above 0; they are {frames_per_second:g}")
 
 
 @dataclass(frozen=True)
@@ -143,13 +150,13 @@ def conformal_threshold(scores: npt.NDArray[np.floating], promise: FalseAlarms) 
     return float(np.partition(scores, rank - 1)[rank - 1])
 
 
-def check_enough(count: int, promise: FalseAlarms) -> None:
+def check_enough(count: int, promise: FalseAlarms, cure: str = "add normal frames") -> None:
     """Raise TooFewFrames where so few normal frames cannot promise the rate, however different they are."""
     if _rank(count, promise.rate) > count:
         needed = promise.frames_needed
         raise TooFewFrames(
             f"n = {count} normal frames cannot support {promise}: at least {needed} are needed"
-            f"{promise.lasting(needed)}; add normal frames, or accept more false alarms"
+            f"{promise.lasting(needed)}; {cure}, or accept more false alarms"
         )
 
 

@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from weakref import WeakValueDictionary
 
 from runtime.errors import CameraNotFound, FrameOutOfOrder
 from runtime.images import Pixels
@@ -76,12 +77,15 @@ class Clip:
             self.sha256, self.verdict = sha256, None
             self.scores.clear()
 
+    def is_newest(self, key: FrameKey) -> bool:
+        """Tell whether these are the bytes of the newest frame."""
+        return bool(self.seen) and key.digest == self.seen[-1].digest
+
     def repeats(self, key: FrameKey) -> bool:
         """Tell whether this frame is the newest one again. Raises FrameOutOfOrder if it is an older one."""
         if not self.seen:
             return False
-        newest = self.seen[-1]
-        if key.digest == newest.digest or (key.captured_at is not None and key.captured_at == self.captured_at):
+        if self.is_newest(key) or (key.captured_at is not None and key.captured_at == self.captured_at):
             return True
         if key.captured_at is not None and self.captured_at is not None:
             if key.captured_at > self.captured_at:
@@ -93,8 +97,16 @@ class Clip:
         if any(key.digest == one.digest for one in self.seen):
             raise FrameOutOfOrder(
                 "the frame has been seen, and others after it; where frames can be equal, send captured_at with them"
+                if key.captured_at is None
+                else "the frame has been seen, and others after it, without captured_at, so which came first cannot be "
+                "told; send captured_at with every frame, or DELETE the camera"
             )
         return False
+
+    def repeat(self, key: FrameKey) -> None:
+        """Remember the time of a repeated frame where it is newer: what is older comes too late from then on."""
+        if key.captured_at is not None and (self.captured_at is None or key.captured_at > self.captured_at):
+            self.captured_at = key.captured_at
 
     def advance(self, frame: Pixels, key: FrameKey, verdict: Verdict) -> None:
         """Take a frame in, once it has its verdict."""
@@ -103,7 +115,7 @@ class Clip:
         self.captured_at = key.captured_at or self.captured_at
         self.verdict = replace(verdict, heatmap=None)  # a picture of the frame's own size: it can be drawn again
         if verdict.decision.score is not None and verdict.map_range is not None:
-            self.scores.add(time.time(), verdict.decision.score, verdict.map_range)
+            self.scores.add(time.time(), verdict.decision.score, verdict.map_range, learnt=verdict.learnt)
 
 
 @dataclass(eq=False)
@@ -143,18 +155,27 @@ class Cameras:
         self._metrics = metrics
         self._clock = clock
         self._cameras: OrderedDict[str, Camera] = OrderedDict()  # the longest silent first
+        # Those too whose first frame is being processed: they are not kept before it is known to be one.
+        self._met: WeakValueDictionary[str, Camera] = WeakValueDictionary()
         metrics.cameras.set_function(lambda: len(self.all()))
 
     def visit(self, name: str) -> Camera:
-        """Return the camera, a new one if need be, and mark it as heard of just now."""
+        """Return the camera, a new one if need be; it is kept, and was heard of, only once `heard` says so."""
         self._forget_idle()
-        camera = self._cameras.get(name)
+        camera = self._met.get(name)
         if camera is None:
-            self._make_room()
-            camera = self._cameras[name] = Camera(name, self._clock(), self._kept_scores)
-        camera.seen = self._clock()
-        self._cameras.move_to_end(name)
+            camera = self._met[name] = Camera(name, self._clock(), self._kept_scores)
         return camera
+
+    def heard(self, camera: Camera) -> None:
+        """Keep a camera that has sent a frame just now, unless it was forgotten since its visit."""
+        if self._met.get(camera.name) is not camera:
+            return
+        if camera.name not in self._cameras:
+            self._make_room()
+            self._cameras[camera.name] = camera
+        camera.seen = self._clock()
+        self._cameras.move_to_end(camera.name)
 
     def find(self, name: str) -> Camera:
         """Return a camera that is known; raise CameraNotFound."""
@@ -166,12 +187,7 @@ class Cameras:
     def forget(self, name: str) -> None:
         """Drop all that is kept of a camera; raise CameraNotFound."""
         self.find(name)
-        del self._cameras[name]
-
-    def drop_if_empty(self, camera: Camera) -> None:
-        """Forget a camera none of whose frames could be used."""
-        if not any(clip.seen for clip in camera.clips.values()) and self._cameras.get(camera.name) is camera:
-            del self._cameras[camera.name]
+        del self._met[name], self._cameras[name]
 
     def all(self) -> list[Camera]:
         """Return every camera, the one heard of last first."""

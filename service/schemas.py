@@ -18,10 +18,13 @@ MAX_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exact
 def _written_out(moment: object) -> object:
     if isinstance(moment, str) and not _DATE.match(moment):
         raise ValueError("a moment is written as RFC 3339 has it: 2026-11-22T03:14:15+00:00")
+    if isinstance(moment, str) and _SIGNLESS.match(moment):
+        raise ValueError("the offset has lost its sign: in the query of an address, write + as %2B")
     return moment
 
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")  # pydantic would also take a number, and guess its unit
+_SIGNLESS = re.compile(r".{10}[Tt ][0-9:.]+ [0-9]{2}:?[0-9]{2}$")  # a + means a space in a query
 Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 
 ModelParameter = Annotated[str | None, Field(max_length=200, description="A name of /v1/models; absent: the default.")]
@@ -205,6 +208,7 @@ class CameraReply(ScoreReply):
     camera: str
     captured_at: str | None
     frames: int = Field(description="frames in the clip now")
+    needed_frames: int = Field(description="frames in the clip with which the first verdict comes")
     clip_frames: int = Field(description="frames in a full clip")
     repeated: bool = Field(description="the frame had been seen before: this is its verdict from then")
 
@@ -214,6 +218,7 @@ class ClipInfo(BaseModel):
 
     model: str
     frames: int
+    needed_frames: int
     clip_frames: int
     kept_scores: int = Field(description="scores to calibrate from")
     captured_at: str | None

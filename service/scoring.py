@@ -54,12 +54,16 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is said of one frame. `map_range` is the median and the highest pixel of its anomaly map."""
+    """What is said of one frame. `map_range` is the median and the highest pixel of its anomaly map.
+
+    `learnt` tells that the weights are known to have been trained on the frame: no calibration may rest on its score.
+    """
 
     decision: Decision
     regions: tuple[heatmaps.Region, ...] = ()
     heatmap: bytes | None = None  # PNG
     map_range: tuple[float, float] | None = None
+    learnt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +144,8 @@ class Scoring(Work[Verdict]):
 
     def read(self, image: UploadedImage) -> Pixels:
         """Decode a frame to the model's size, and remember it as the newest."""
+        self.fitted = fitted(self.model, image)
         channels = self.model.manifest.input.channels
-        self.fitted = image.decode(channels, fit=self.model.frame_size).pixels
         # Once more in full to be drawn upon: the score must not depend on whether somebody wants to see it.
         self._last_frame = image.decode(channels).pixels if self._heatmap is not Heatmap.NONE else None
         return self.fitted
@@ -169,7 +173,7 @@ class Scoring(Work[Verdict]):
 
 
 class Measuring(Scoring):
-    """A scoring whose verdict also holds what a calibration needs of the anomaly map."""
+    """A scoring whose verdict also holds what a calibration needs to know of the frame and its anomaly map."""
 
     def finish(self, outputs: Outputs) -> Verdict:
         """Judge, and measure the map."""
@@ -177,7 +181,13 @@ class Measuring(Scoring):
         if outputs.anomaly_map is None:
             return verdict
         low, peak = map_range(outputs.anomaly_map)
-        return replace(verdict, map_range=(float(low), float(peak)))
+        learnt = self.fitted is not None and self.model.has_learnt(self.fitted)
+        return replace(verdict, map_range=(float(low), float(peak)), learnt=learnt)
+
+
+def fitted(model: Model, image: UploadedImage) -> Pixels:
+    """Decode a frame to the size that the model looks at."""
+    return image.decode(model.manifest.input.channels, fit=model.frame_size).pixels
 
 
 def _require_drawable(manifest: Manifest, policy: Policy, heatmap: Heatmap) -> None:

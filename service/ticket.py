@@ -105,12 +105,17 @@ class Ticket:
         """Put a frame through its model."""
         return await self._do(InferenceJob(self._standing, work))
 
+    @property
+    def share(self) -> int:
+        """How many jobs it may have in flight."""
+        return self._scheduler.capacity.share
+
     async def each(self, calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T | Exception]:
         """Await many, no more in flight than is this request's share; a failure stands in its place in the list.
 
         Raises what ended the request as a whole: its deadline, or its client's leaving.
         """
-        gate = asyncio.Semaphore(self._scheduler.capacity.share)
+        gate = asyncio.Semaphore(self.share)
 
         async def one(call: Callable[[], Awaitable[T]]) -> T | Exception:
             async with gate:

@@ -71,15 +71,14 @@ class Upload:
 
 async def read_upload(request: Request, ticket: Ticket, limits: UploadLimits) -> Upload:
     """Read the body within its limits. Raises ImageError, InvalidInput or UploadTimedOut."""
-    content_type = request.headers.get("content-type", "")
-    media_type = content_type.partition(";")[0].strip().lower()
+    media_type = media_type_of(request)
     if media_type in BY_MEDIA_TYPE or media_type == "application/octet-stream":
         data = await read_body(request, ticket, limits.image.max_bytes, limits.timeout_s)
         return Upload([UploadedImage(data, media_type, limits.image)])
     if media_type == "multipart/form-data":
         chunks = _capped(request, ticket, limits.max_bytes)
         async with ticket.arriving(limits.timeout_s):
-            parts = await read_form(content_type, chunks, limits.max_images, limits.image.max_bytes)
+            parts = await read_form(request.headers["content-type"], chunks, limits.max_images, limits.image.max_bytes)
         return _of_form(parts, limits)
     if media_type == "application/json":
         body = await read_body(request, ticket, limits.max_bytes, limits.timeout_s)
@@ -90,6 +89,11 @@ async def read_upload(request: Request, ticket: Ticket, limits: UploadLimits) ->
         "--data-binary @frame.jpg -H 'Content-Type: image/jpeg'), or multipart/form-data with the field image, "
         'or application/json {"image": "<base64>"}'
     )
+
+
+def media_type_of(request: Request) -> str:
+    """Return what the Content-Type names, without its parameters; empty where there is none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def read_body(request: Request, ticket: Ticket, max_bytes: int, timeout_s: float) -> bytes:

@@ -163,6 +163,7 @@ def calibrate_folder(model: Model, order: Order) -> Iterator[str]:
     yield from _check_held_out(model.manifest, order.frames)
     unreadable: list[str] = []
     reader = Reader(order.frames.parent, model.manifest.input.channels, order.every, unreadable, model.frame_size)
+    _check_count(model.manifest, reader.lengths(order.frames.name), promise)
     normal = score_normal(model, _untrained(model, reader.read(order.frames.name)))
     if unreadable:
         yield f"{len(unreadable)} unreadable files left out, {unreadable[0]} first"
@@ -176,6 +177,14 @@ def calibrate_folder(model: Model, order: Order) -> Iterator[str]:
         made = Calibrations(order.calibrations).add(model.manifest, order.camera, found)
         yield f"{order.model}, camera {made.camera}, version {made.version}: the threshold is {made.threshold:.6g}"
     yield from summary(found, promise)
+
+
+def _check_count(manifest: Manifest, clips: Iterable[int], promise: FalseAlarms) -> None:
+    """Raise TooFewFrames where clips of such lengths cannot promise it: hours of scoring would only end in that."""
+    unscored = manifest.input.window.needed - 1
+    count = sum(max(0, length - unscored) for length in clips)
+    if count:  # else the reading of them says better what is wrong
+        conformal.check_enough(count, promise)
 
 
 def summary(calibration: Calibration, promise: FalseAlarms) -> Iterator[str]:

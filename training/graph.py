@@ -167,6 +167,7 @@ def cut_to_stride(frames: Tensor, stride: int) -> Tensor:
 def _mirrored(frames: Tensor, height: int, width: int) -> Tensor:
     for axis, size in ((2, height), (3, width)):
         length = frames.shape[axis]
-        place = torch.arange(size, device=frames.device) % (2 * length)  # there and back again
+        place = torch.arange(size, device=frames.device)
+        place = torch.remainder(place, torch.full_like(place, 2 * length))  # there and back again
         frames = frames.index_select(axis, torch.minimum(place, 2 * length - 1 - place))
     return frames

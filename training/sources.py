@@ -1,10 +1,13 @@
 """Where frames come from: folders of images and videos, single videos, arrays in .npz archives."""
 
+import contextlib
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -59,29 +62,46 @@ class Reader:
             return self._video(path)
         raise DataError(f"{path}: no such folder, video or archive; see docs/data.md, or pass --data DIR")
 
+    def lengths(self, source: str) -> Iterator[int]:
+        """Yield how many frames each clip of a source has, at most, before any is decoded; none where `read` fails."""
+        path = self.root / source
+        if ".npz:" in source:
+            yield from (1 for _ in self._archive(source))
+        elif path.is_dir():
+            images, videos = self._files(path)
+            yield from map(len, images.values())
+            yield from map(self._video_length, videos)
+        elif path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+            yield self._video_length(path)
+
     def _key(self, path: Path) -> str:
         return Path(os.path.relpath(path, self.root)).as_posix()
 
     def _folder(self, folder: Path) -> Found:
-        """Yield the images and videos below a folder as they are numbered; the clip is the subfolder or the video."""
-        paths = sorted((path for path in folder.rglob("*") if path.is_file()), key=as_numbered)
-        by_clip: dict[Path, list[Path]] = {}
-        for path in paths:
-            if path.suffix.lower() in SUFFIXES:
-                by_clip.setdefault(path.parent, []).append(path)
-        images = [path for members in by_clip.values() for path in members[:: self.stride]]
+        """Yield the images and videos below a folder; the clip is the subfolder or the video."""
+        by_clip, videos = self._files(folder)
+        images = list(chain.from_iterable(by_clip.values()))
         decoded = zip(images, self._decode(images), strict=True)
         for path, pixels in tqdm(decoded, f"reading {folder.name}", len(images), unit="image", disable=None):
             if pixels is None:
                 self.unreadable.append(self._key(path))
             else:
                 yield self._key(path.parent), self._key(path), pixels
+        for path in videos:
+            try:
+                yield from self._video(path)
+            except DataError:
+                self.unreadable.append(self._key(path))
+
+    def _files(self, folder: Path) -> tuple[dict[Path, list[Path]], list[Path]]:
+        """Return every `stride`-th image of each subfolder, and the videos, as they are numbered."""
+        paths = sorted((path for path in folder.rglob("*") if path.is_file()), key=as_numbered)
+        by_clip: dict[Path, list[Path]] = {}
         for path in paths:
-            if path.suffix.lower() in VIDEO_SUFFIXES:
-                try:
-                    yield from self._video(path)
-                except DataError:
-                    self.unreadable.append(self._key(path))
+            if path.suffix.lower() in SUFFIXES:
+                by_clip.setdefault(path.parent, []).append(path)
+        images = {clip: members[:: self.stride] for clip, members in by_clip.items()}
+        return images, [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
 
     def _decode(self, paths: Sequence[Path]) -> Iterator[Pixels | None]:
         """Decode in threads, only a few files ahead: large frames must not pile up before they are scaled down."""
@@ -109,6 +129,14 @@ class Reader:
                         yield name, f"{name}#{index:06d}", pixels.astype(np.uint8, copy=False)
         except (av.error.FFmpegError, IndexError, OSError) as error:
             raise DataError(f"{path}: not a readable video ({error})") from error
+
+    def _video_length(self, path: Path) -> int:
+        """Count the packets of a video, one a frame: its header may say nothing of it, or be wrong."""
+        count = 0
+        with contextlib.suppress(av.error.FFmpegError, IndexError, OSError), av.open(str(path)) as container:
+            for packet in container.demux(video=0):
+                count += packet.size > 0
+        return math.ceil(count / self.stride)
 
     def _archive(self, source: str) -> Found:
         """Yield the images of a .npz array of uint8 [n, h, w] or [n, h, w, c]; each is a clip of its own."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Path, Request
@@ -22,13 +22,14 @@ from runtime.errors import (
     TooFewFrames,
     Unauthorized,
 )
+from runtime.images import Pixels
 from runtime.manifest import CameraCalibration, Task
 from runtime.model import Model
 from service.dependencies import Call, validated
 from service.json_reply import JsonReply
 from service.openapi import CALIBRATION_BODY, CALIBRATION_FAILURES, parameters, replies
 from service.problems import documented
-from service.replies import identity
+from service.replies import JSON, identity
 from service.routes.cameras import CameraPath
 from service.schemas import (
     CalibrationQuery,
@@ -38,9 +39,13 @@ from service.schemas import (
     NoQuery,
     ScoredFrames,
 )
-from service.scoring import Heatmap, Measuring, Policy, Verdict
+from service.scoring import Heatmap, Measuring, Policy, Verdict, fitted
+from service.settings import variable
 from service.ticket import Ticket
-from service.uploads import UploadedImage, read_body
+from service.uploads import UploadedImage, media_type_of, read_body
+from service.work import Stage
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -73,10 +78,10 @@ async def calibrate(request: Request, name: str) -> Response:
         RATE if own is None else own.false_alarm_rate,
     )
     with await call.admit() as ticket:
-        if request.headers.get("content-type", "").startswith("application/json"):
-            normal, frames = await _known(call, ticket, model, query.camera)
+        if media_type_of(request) == JSON:
+            normal, frames = await _known(call, ticket, model, query.camera, promise)
         else:
-            normal, frames = await _uploaded(call, ticket, model), "uploaded frames"
+            normal, frames = await _uploaded(call, ticket, model, promise), "uploaded frames"
         source = query.source or f"{len(normal)} {frames}"
         # Seconds for many frames: in a thread of its own, the workers are for those who wait for a verdict.
         found = await asyncio.to_thread(conformal.calibrate, normal, promise, source, own)
@@ -86,36 +91,48 @@ async def calibrate(request: Request, name: str) -> Response:
     return JsonReply(_as_json(made, in_force=True), 201)
 
 
-async def _known(call: Call, ticket: Ticket, model: Model, camera: str) -> tuple[NormalScores, str]:
+async def _known(
+    call: Call, ticket: Ticket, model: Model, camera: str, promise: FalseAlarms
+) -> tuple[NormalScores, str]:
     """Take scores out of the body, or those that are kept of the camera."""
     limits = call.service.upload_limits
     body = await read_body(call.request, ticket, limits.max_bytes, limits.timeout_s)
     wanted = await asyncio.to_thread(validated, "body", CalibrationRequest, body)
     if wanted.scored is not None:
-        return _kept(call, model, camera, wanted.scored), "frames scored lately"
+        return _kept(call, model, camera, wanted.scored, promise), "frames scored lately"
     clips = wanted.scores or []
     scores = np.concatenate([np.asarray(clip, np.float64) for clip in clips])
     return NormalScores(scores, np.repeat(np.arange(len(clips)), [len(clip) for clip in clips])), "scores given"
 
 
-def _kept(call: Call, model: Model, camera: str, wanted: ScoredFrames) -> NormalScores:
+def _kept(call: Call, model: Model, camera: str, wanted: ScoredFrames, promise: FalseAlarms) -> NormalScores:
     clip = call.service.cameras.find(camera).clips.get(model.manifest.name)
     if clip is None or clip.sha256 != model.manifest.sha256:
         raise CameraNotFound(f"camera {camera!r} has sent no frames to these weights of {model.manifest.name}")
     since = None if wanted.since is None else wanted.since.timestamp()
     until = None if wanted.until is None else wanted.until.timestamp()
-    return clip.scores.between(since, until)
+    learnt = clip.scores.learnt_between(since, until)
+    if learnt:
+        raise InvalidInput(
+            f"{model.manifest.name} was trained on {learnt} of these frames: choose a time without them with since and "
+            "until, or DELETE the camera and send frames that it has not seen"
+        )
+    normal = clip.scores.between(since, until)
+    needed, most = promise.frames_needed, call.service.settings.kept_scores
+    if needed > most:
+        cure = f"the service keeps {most} scores of a camera: set {variable('kept_scores')} to {needed} or more"
+        conformal.check_enough(len(normal), promise, cure)
+    return normal
 
 
-async def _uploaded(call: Call, ticket: Ticket, model: Model) -> NormalScores:
+async def _uploaded(call: Call, ticket: Ticket, model: Model, promise: FalseAlarms) -> NormalScores:
     """Score the images of the body, each with those before it where the model looks at clips."""
     images = (await call.upload(ticket, call.service.settings.max_calibration_images)).images
     window = model.manifest.input.window
     if len(images) < window.needed:
         raise TooFewFrames(f"{model.manifest.name} looks at clips of {window.needed} frames; {len(images)} were sent")
-    seen = [images[max(0, end - window.time) : end] for end in range(window.needed, len(images) + 1)]
-    answers = await ticket.each([partial(_score, ticket, model, clip) for clip in seen])
-    verdicts = [_checked(answer, index) for index, answer in enumerate(answers, window.needed)]
+    conformal.check_enough(len(images) - window.needed + 1, promise)
+    verdicts = await _verdicts(ticket, model, images)
     ranges = np.asarray([verdict.map_range or (np.nan, np.nan) for verdict in verdicts])
     scores = np.asarray([verdict.decision.score for verdict in verdicts], np.float64)
     if np.isnan(ranges).any() and np.isfinite(scores).all():
@@ -123,15 +140,44 @@ async def _uploaded(call: Call, ticket: Ticket, model: Model) -> NormalScores:
     return NormalScores(scores, np.zeros(len(scores), np.intp), ranges[:, 0], ranges[:, 1])
 
 
-async def _score(ticket: Ticket, model: Model, window: list[UploadedImage]) -> Verdict:
-    work = Measuring(model, window, Policy(None), Heatmap.NONE)
-    verdict = (await ticket.infer(work)).value
-    if work.fitted is not None and model.has_learnt(work.fitted):
-        raise InvalidInput(f"{model.manifest.name} was trained on this frame: calibrate on frames it has not seen")
-    return verdict
+async def _verdicts(ticket: Ticket, model: Model, images: list[UploadedImage]) -> list[Verdict]:
+    """Score images as one clip. Each is decoded once, and no more are held decoded than a clip and a stretch have."""
+    window = model.manifest.input.window
+    held: list[Pixels] = []
+    verdicts: list[Verdict] = []
+    for start in range(0, len(images), ticket.share):
+        stretch = images[start : start + ticket.share]
+        held = held[-window.time :]
+        ends = range(max(len(held) + 1, window.needed), len(held) + len(stretch) + 1)
+        held += _all(await ticket.each([partial(_unseen, ticket, model, image) for image in stretch]), start + 1)
+        clips = [held[max(0, end - window.time) : end] for end in ends]
+        scored = await ticket.each([partial(_score, ticket, model, clip) for clip in clips])
+        verdicts += _all(scored, window.needed + len(verdicts))
+    return verdicts
 
 
-def _checked(answer: Verdict | Exception, number: int) -> Verdict:
+async def _unseen(ticket: Ticket, model: Model, image: UploadedImage) -> Pixels:
+    """Decode a frame to the model's size; raise InvalidInput where the weights have learnt from it."""
+
+    def decode() -> Pixels:
+        pixels = fitted(model, image)
+        if model.has_learnt(pixels):
+            raise InvalidInput(f"{model.manifest.name} was trained on this frame: calibrate on frames it has not seen")
+        return pixels
+
+    return (await ticket.call(Stage.DECODE, decode)).value
+
+
+async def _score(ticket: Ticket, model: Model, clip: list[Pixels]) -> Verdict:
+    return (await ticket.infer(Measuring(model, [], Policy(None), Heatmap.NONE, clip))).value
+
+
+def _all(answers: list[T | Exception], number: int) -> list[T]:
+    """Return what was found of images, the first of them with this number; raise the first failure."""
+    return [_checked(answer, number) for number, answer in enumerate(answers, number)]
+
+
+def _checked(answer: T | Exception, number: int) -> T:
     if isinstance(answer, ImageError | InvalidInput):
         raise type(answer)(f"image {number}: {answer}") from answer
     if isinstance(answer, Exception):

@@ -51,12 +51,11 @@ async def score_next_frame(request: Request, camera: CameraPath) -> Response:
     with await call.admit() as ticket:
         image = (await call.upload(ticket)).single()
         known = call.service.cameras.visit(camera)
-        try:
-            async with ticket.holding(known.turn):
-                turn = Turn(call, ticket, model, policy, query, known.clip(model))
-                return JsonReply({"camera": camera} | await turn.take(image))
-        finally:
-            call.service.cameras.drop_if_empty(known)
+        async with ticket.holding(known.turn):
+            turn = Turn(call, ticket, model, policy, query, known.clip(model))
+            reply = await turn.take(image)
+            call.service.cameras.heard(known)  # not before: what is no image is no sign of life
+            return JsonReply({"camera": camera} | reply)
 
 
 async def _policy(call: Call, model: Model, camera: str, threshold: float | None) -> Policy:
@@ -84,7 +83,8 @@ class Turn:
         """Score the frame, unless it is the last one again, and keep it."""
         key = FrameKey.of(image.data, self.query.captured_at)
         if self.clip.repeats(key):
-            return self._reply(await self._again(image), repeated=True)
+            self.clip.repeat(key)
+            return self._reply(await self._again(key, image), repeated=True)
         work = self._work(image, self.clip.earlier())
         done = await self._verdict(work, image, warm=self.clip.is_nearly_warm)
         if work.fitted is not None:
@@ -102,18 +102,24 @@ class Turn:
         decoded = await self.ticket.call(Stage.DECODE, partial(work.read, image))
         return Done(Verdict(self.policy.decide(None)), decoded.timing)
 
-    async def _again(self, image: UploadedImage) -> Done[Verdict]:
-        """Return the verdict on a repeated frame, by the policy of this request; score anew only where one must."""
+    async def _again(self, key: FrameKey, image: UploadedImage) -> Done[Verdict]:
+        """Return the verdict on a repeated frame, by the policy of this request; score anew only where one must.
+
+        Other bytes under the time of that frame are another picture: they are neither scored nor drawn upon.
+        """
         known = self.clip.verdict
-        if known is not None and self.query.heatmap is Heatmap.NONE:
-            decision = self.policy.decide(known.decision.score)
-            return Done(replace(known, decision=decision), Timing())
-        return await self._verdict(self._work(image, self.clip.before_newest()), image, warm=self.clip.is_warm)
+        done = Done(known or Verdict(self.policy.decide(None)), Timing())
+        if self.clip.is_newest(key) and (known is None or self.query.heatmap is not Heatmap.NONE):
+            work = self._work(image, self.clip.before_newest())
+            done = await self._verdict(work, image, warm=self.clip.is_warm)
+        decision = self.policy.decide((known or done.value).decision.score)
+        return Done(replace(done.value, decision=decision), done.timing)
 
     def _reply(self, done: Done[Verdict], *, repeated: bool) -> dict[str, Any]:
         return Scored(self.model, self.policy, done, self.ticket.age_s()).as_json() | {
             "captured_at": _rfc3339(self.clip.captured_at),
             "frames": len(self.clip.seen),
+            "needed_frames": self.clip.geometry.window.needed,
             "clip_frames": self.clip.geometry.time,
             "repeated": repeated,
         }
@@ -165,6 +171,7 @@ def _clip_info(model: str, clip: Clip) -> dict[str, Any]:
     return {
         "model": model,
         "frames": len(clip.seen),
+        "needed_frames": clip.geometry.window.needed,
         "clip_frames": clip.geometry.time,
         "kept_scores": len(clip.scores),
         "captured_at": _rfc3339(clip.captured_at),

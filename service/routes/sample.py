@@ -20,7 +20,7 @@ from service.openapi import SAMPLE_BODY, SAMPLE_FAILURES, replies
 from service.replies import JSON, PNG, identity, in_base64
 from service.schemas import MAX_SEED, NoQuery, SampleReply, SampleRequest
 from service.ticket import Ticket
-from service.uploads import read_body
+from service.uploads import media_type_of, read_body
 from service.work import Stage
 
 router = APIRouter(prefix="/v1", tags=["images"])
@@ -74,7 +74,7 @@ async def sample(request: Request) -> Response:
 async def _read(call: Call, ticket: Ticket) -> SampleRequest:
     """Read and check the body; not by FastAPI, which reads before it asks for the token and knows no limit."""
     body = await read_body(call.request, ticket, MAX_BODY_BYTES, call.service.upload_limits.timeout_s)
-    media_type = call.request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = media_type_of(call.request)
     if media_type != JSON:
         raise InvalidInput(f"the Content-Type must be {JSON}; it is {media_type[:80]!r}")
     return validated("body", SampleRequest, body)

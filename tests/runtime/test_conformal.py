@@ -60,6 +60,10 @@ def test_an_hourly_number_becomes_a_rate() -> None:
         ((0.1, 1.0, 1.0), "not both"),
         ((None, 1.0, None), "frames a second"),
         ((None, 7200.0, 1.0), "between 1e-12 and 1"),
+        ((None, 1.0, 0.0), "a number above 0; they are 0"),
+        ((None, 1.0, -2.0), "a number above 0; they are -2"),
+        ((0.1, None, math.nan), "a number above 0; they are nan"),
+        ((0.1, None, math.inf), "a number above 0; they are inf"),
     ],
 )
 def test_half_of_it_or_both_is_refused(stated: tuple[float | None, float | None, float | None], message: str) -> None:

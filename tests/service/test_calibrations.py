@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,19 @@ import pytest
 
 from runtime.calibrations import Calibrations
 from runtime.devices import Device
-from runtime.images import ImageFormat, encode, fingerprint
+from runtime.images import ImageFormat, Picture, Pixels, Size, encode, fingerprint
 from runtime.manifest import FrameInput, read_manifest
 from runtime.model import Model
 from service.schemas import CalibrationReply, CalibrationsReply, CameraReply, ScoreReply
+from service.uploads import UploadedImage
 from tests.model_folders import edit_manifest, normal_frames, write_clip_scorer, write_denoiser, write_scorer
 from tests.service.conftest import PNG, Serve
 
 GEOMETRY = FrameInput(channels=1, height=32, width=48)
 FRAMES = normal_frames(30, GEOMETRY, seed=3)
 ENCODED = [encode(frame, ImageFormat.PNG) for frame in FRAMES]
+CLIP = np.random.default_rng(0).integers(0, 256, (14, 16, 24, 1), np.uint8)
+ENCODED_CLIP = [encode(frame, ImageFormat.PNG) for frame in CLIP]
 URL = "/v1/models/scorer/calibrations"
 
 
@@ -113,14 +117,12 @@ def test_a_model_without_a_threshold_gets_one(serve: Serve, tmp_path: Path) -> N
 
 def test_frames_of_a_clip_model_are_seen_with_those_before_them(serve: Serve, tmp_path: Path, cpu: Device) -> None:
     model = Model.open(write_clip_scorer(tmp_path / "clips"), cpu)
-    frames = np.random.default_rng(0).integers(0, 256, (14, 16, 24, 1), np.uint8)
     client = serve(tmp_path)
-    sent = [encode(frame, ImageFormat.PNG) for frame in frames]
-    found = made(upload(client, sent, "/v1/models/clips/calibrations"))
-    expected = [float(model.run(frames[None, end - 4 : end])[0].anomaly_score) for end in range(4, 15)]  # type: ignore[arg-type]
+    found = made(upload(client, ENCODED_CLIP, "/v1/models/clips/calibrations"))
+    expected = [float(model.run(CLIP[None, end - 4 : end])[0].anomaly_score) for end in range(4, 15)]  # type: ignore[arg-type]
     assert found["count"] == 11
     assert found["threshold"] == pytest.approx(sorted(expected)[10])  # ceil(0.9 * 12) = 11th
-    short = upload(client, sent[:3], "/v1/models/clips/calibrations")
+    short = upload(client, ENCODED_CLIP[:3], "/v1/models/clips/calibrations")
     assert failure(short) == (422, "too-few-frames")
 
 
@@ -170,11 +172,42 @@ def test_a_bad_image_is_named_and_nothing_is_written(client: httpx.Client, place
     assert not (place / "calibrations").exists()
 
 
+def has_learnt(folder: Path, frame: Pixels) -> None:
+    edit_manifest(folder, lambda it: it["provenance"].update({"trained_on": [fingerprint(frame)]}))
+
+
 def test_frames_that_were_trained_on_are_refused(serve: Serve, place: Path) -> None:
-    edit_manifest(place / "scorer", lambda it: it["provenance"].update({"trained_on": [fingerprint(FRAMES[6])]}))
+    has_learnt(place / "scorer", FRAMES[6])
     reply = upload(serve(place))
     assert failure(reply) == (422, "invalid-input")
     assert "image 7: scorer was trained on this frame" in reply.json()["detail"]
+
+
+def test_the_first_frames_of_a_clip_may_not_be_trained_on_either(serve: Serve, tmp_path: Path) -> None:
+    has_learnt(write_clip_scorer(tmp_path / "clips"), CLIP[1])
+    reply = upload(serve(tmp_path), ENCODED_CLIP, "/v1/models/clips/calibrations")
+    assert failure(reply) == (422, "invalid-input")
+    assert "image 2: clips was trained on this frame" in reply.json()["detail"]
+
+
+def test_each_frame_of_a_clip_is_decoded_once(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip_scorer(tmp_path / "clips")
+    decoded: list[bytes | bytearray] = []
+    decode = UploadedImage.decode
+
+    def spy(self: UploadedImage, channels: int | None, fit: Size | None = None) -> Picture:
+        decoded.append(self.data)
+        return decode(self, channels, fit=fit)
+
+    monkeypatch.setattr(UploadedImage, "decode", spy)
+    assert made(upload(serve(tmp_path), ENCODED_CLIP, "/v1/models/clips/calibrations"))["count"] == 11
+    assert sorted(decoded) == sorted(ENCODED_CLIP)
+
+
+def test_too_few_frames_are_told_before_any_is_looked_at(client: httpx.Client) -> None:
+    reply = upload(client, [b"no image"] * 8)
+    assert failure(reply) == (422, "too-few-frames")
+    assert "n = 8 normal frames cannot support" in reply.json()["detail"]
 
 
 def test_models_that_do_not_score_and_those_that_are_not_there(serve: Serve, place: Path) -> None:
@@ -219,6 +252,32 @@ def test_the_scores_of_frames_that_were_sent_are_kept(client: httpx.Client) -> N
     assert failure(none) == (422, "too-few-frames")
 
 
+def test_kept_scores_of_frames_that_were_trained_on_are_refused(serve: Serve, place: Path) -> None:
+    has_learnt(place / "scorer", FRAMES[0])
+    client = serve(place)
+    send(client, "door", ENCODED[0])
+    later = datetime.now(UTC).isoformat()
+    for frame in ENCODED[1:]:
+        send(client, "door", frame)
+    url = f"{URL}?camera=door&false_alarm_rate=0.1"
+    reply = client.post(url, json={"scored": {}})
+    assert failure(reply) == (422, "invalid-input")
+    assert "scorer was trained on 1 of these frames" in reply.json()["detail"]
+    assert made(client.post(url, json={"scored": {"since": later}}))["count"] == 29
+
+
+def test_a_promise_that_takes_more_scores_than_are_kept_names_the_setting(serve: Serve, place: Path) -> None:
+    client = serve(place, kept_scores=20)
+    for frame in ENCODED:
+        send(client, "door", frame)
+    url = f"{URL}?camera=door&false_alarm_rate="
+    reply = client.post(f"{url}0.01", json={"scored": {}})
+    assert failure(reply) == (422, "too-few-frames")
+    assert "keeps 20 scores of a camera: set CLEARWATCH_KEPT_SCORES to 99 or more" in reply.json()["detail"]
+    assert "add normal frames" not in reply.json()["detail"]
+    assert made(client.post(f"{url}0.05", json={"scored": {}}))["count"] == 20
+
+
 def test_kept_scores_are_those_of_the_weights_that_are_served(client: httpx.Client, place: Path) -> None:
     for frame in ENCODED:
         send(client, "door", frame)
@@ -254,6 +313,13 @@ def test_scores_may_be_given_clip_by_clip(client: httpx.Client) -> None:
 )
 def test_bodies_that_are_no_scores(client: httpx.Client, body: dict[str, object], expected: str) -> None:
     assert failure(client.post(f"{URL}?camera=door&false_alarm_rate=0.1", json=body)) == (422, expected)
+
+
+@pytest.mark.parametrize("content_type", ["Application/JSON", "application/json; charset=utf-8"])
+def test_the_content_type_may_be_written_in_any_case(client: httpx.Client, content_type: str) -> None:
+    body = json.dumps({"scores": [list(range(50))]})
+    url = f"{URL}?camera=door&false_alarm_rate=0.1"
+    assert made(client.post(url, content=body, headers={"Content-Type": content_type}))["count"] == 50
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])

@@ -1,5 +1,6 @@
 """Cameras: clips fill up, repeats do not count, order is kept, and cameras do not see one another."""
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -95,6 +96,38 @@ def test_a_time_without_its_zone_is_422(client: httpx.Client, captured_at: str) 
     assert client.post(url, content=ENCODED[0], headers=PNG).status_code == 422
 
 
+def test_a_plus_that_was_not_encoded_is_told(client: httpx.Client) -> None:
+    for captured_at in ("2025-01-01T00:00:00+01:00", "2025-01-01 00:00:00.5+0100"):
+        url = f"/v1/cameras/plus/frames?model=clips&captured_at={captured_at}"
+        reply = client.post(url, content=ENCODED[0], headers=PNG)
+        assert reply.status_code == 422
+        assert "write + as %2B" in reply.json()["detail"]
+    assert send(client, "plus", 0, captured_at="2025-01-01T00:00:00+01:00")["frames"] == 1
+
+
+def test_the_newer_time_of_a_repeat_is_kept(client: httpx.Client) -> None:
+    def at(second: int) -> str:
+        return f"2025-01-01T00:00:0{second}Z"
+
+    send(client, "newer", 0)
+    for second in (5, 7, 6):
+        assert send(client, "newer", 0, captured_at=at(second))["repeated"]
+    assert client.get("/v1/cameras/newer").json()["clips"][0]["captured_at"] == "2025-01-01T00:00:07+00:00"
+    params = {"model": "clips", "captured_at": at(6)}
+    late = client.post("/v1/cameras/newer/frames", params=params, content=ENCODED[1], headers=PNG)
+    assert (late.status_code, late.json()["type"]) == (409, "urn:clearwatch:problem:frame-out-of-order")
+    assert send(client, "newer", 1, captured_at=at(8))["frames"] == 2
+
+
+def test_a_time_cannot_order_frames_that_came_without(client: httpx.Client) -> None:
+    for index in range(3):
+        send(client, "untimed", index)
+    params = {"model": "clips", "captured_at": "2025-01-01T00:00:05Z"}
+    reply = client.post("/v1/cameras/untimed/frames", params=params, content=ENCODED[1], headers=PNG)
+    assert reply.status_code == 409
+    assert "send captured_at with every frame, or DELETE the camera" in reply.json()["detail"]
+
+
 def test_a_frame_from_further_back_is_refused_and_does_not_count(client: httpx.Client, clips: Model) -> None:
     for index in range(5):
         send(client, "back", index)
@@ -120,6 +153,20 @@ def test_a_repeat_is_drawn_again_and_its_picture_is_not_kept(client: httpx.Clien
     assert drawn["heatmap"] == again["heatmap"] is not None
     assert (drawn["repeated"], drawn["score"], drawn["frames"]) == (True, plain["score"], 4)
     assert send(client, "drawn", 3)["heatmap"] is None
+
+
+@pytest.mark.parametrize("model", ["clips", "scorer"])
+def test_other_bytes_of_the_same_time_get_the_verdict_from_then_and_no_picture(
+    client: httpx.Client, model: str
+) -> None:
+    for index in range(4):
+        verdict = send(client, f"same-{model}", index, model=model, captured_at=f"2025-01-01T00:00:0{index}Z")
+    query = {"model": model, "captured_at": "2025-01-01T00:00:03Z", "heatmap": "overlay"}
+    other = send(client, f"same-{model}", 7, **query)
+    assert (other["repeated"], other["score"], other["heatmap"]) == (True, verdict["score"], None)
+    same = send(client, f"same-{model}", 3, **query)
+    assert (same["repeated"], same["score"]) == (True, verdict["score"])
+    assert same["heatmap"]
 
 
 def test_what_is_kept_of_a_camera_is_bounded(models: Path, cpu: Device) -> None:
@@ -213,6 +260,8 @@ def test_a_verdict_comes_when_there_are_enough_frames_with_the_first_repeated(
     assert [reply["score"] for reply in replies] == [None, *scores]
     assert [reply["state"] for reply in replies[:2]] == ["warming_up", "anomalous"]
     assert [reply["frames"] for reply in replies] == [1, 2, 3, 4, 4]
+    (kept,) = client.get("/v1/cameras/early").json()["clips"]
+    assert {(told["needed_frames"], told["clip_frames"]) for told in (*replies, kept)} == {(2, 4)}
     again = send(client, "early", 4, heatmap="overlay")
     assert (again["repeated"], again["score"]) == (True, replies[-1]["score"])
 
@@ -243,7 +292,7 @@ def test_the_silent_are_forgotten_and_the_number_is_bounded(cpu: Device) -> None
     metrics = Metrics(cpu)
     cameras = Cameras(2, 60, 100, metrics, lambda: now)
     for name in ("a", "b", "a", "c"):  # c takes the place of b, the longest silent
-        cameras.visit(name)
+        cameras.heard(cameras.visit(name))
         now += 1
     assert [camera.name for camera in cameras.all()] == ["c", "a"]
     assert b"clearwatch_cameras_forgotten_total 1.0" in metrics.render()
@@ -252,6 +301,44 @@ def test_the_silent_are_forgotten_and_the_number_is_bounded(cpu: Device) -> None
     now = 62.5
     assert b"clearwatch_cameras 1.0" in metrics.render(), "the gauge forgets the idle too"
     assert [camera.name for camera in cameras.all()] == ["c"]
+
+
+def test_a_visit_alone_keeps_no_camera_and_breaks_no_silence(cpu: Device) -> None:
+    now = 0.0
+    cameras = Cameras(1, 60, 100, Metrics(cpu), lambda: now)
+    door = cameras.visit("door")
+    assert cameras.visit("door") is door, "its frames wait for one another before the first is done"
+    assert cameras.all() == []
+    cameras.heard(door)
+    now = 5.0
+    cameras.visit("door")
+    cameras.visit("gate")
+    assert [(camera.name, cameras.silence_s(camera)) for camera in cameras.all()] == [("door", 5.0)]
+
+
+def test_a_camera_that_was_forgotten_while_its_frame_was_processed_stays_so(cpu: Device) -> None:
+    cameras = Cameras(2, 60, 100, Metrics(cpu))
+    door = cameras.visit("door")
+    cameras.heard(door)
+    cameras.forget("door")
+    cameras.heard(door)
+    assert cameras.all() == []
+    assert cameras.visit("door") is not door
+
+
+def test_what_is_no_image_takes_no_cameras_place_and_breaks_no_silence(serve: Serve, models: Path) -> None:
+    client = serve(models, max_cameras=1)
+    send(client, "door", 0)
+    time.sleep(0.1)
+    silent = client.get("/v1/cameras/door").json()["silent_s"]
+    for camera in ("gate", "door"):
+        reply = client.post(f"/v1/cameras/{camera}/frames?model=clips", content=b"\x89PNG\r\n\x1a\nxx", headers=PNG)
+        assert reply.status_code == 400
+    found = client.get("/v1/cameras").json()["cameras"]
+    assert [camera["camera"] for camera in found] == ["door"]
+    assert found[0]["silent_s"] >= silent >= 0.1
+    send(client, "gate", 0)
+    assert [camera["camera"] for camera in client.get("/v1/cameras").json()["cameras"]] == ["gate"]
 
 
 # -- a model of motion

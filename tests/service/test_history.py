@@ -35,6 +35,15 @@ def test_a_time_is_cut_out() -> None:
     assert filled(10, 23).between(200.0, None).scores.tolist() == []
 
 
+def test_frames_of_the_training_are_counted() -> None:
+    history = ScoreHistory(5)
+    for index in range(8):
+        history.add(float(index), index, (0, 1), learnt=index in {1, 4, 6})
+    assert history.learnt_between(None, None) == 2, "the first is no longer kept"
+    assert history.learnt_between(5, None) == history.learnt_between(None, 5) == 1
+    assert history.learnt_between(7, None) == 0
+
+
 def test_forgetting() -> None:
     history = filled(10, 23)
     history.clear()
@@ -45,4 +54,4 @@ def test_forgetting() -> None:
 
 def test_room_is_taken_as_needed_and_bounded() -> None:
     assert filled(1_000_000, 3)._rows.nbytes < 10_000
-    assert filled(1000, 5000)._rows.nbytes == 20_000
+    assert filled(1000, 5000)._rows.nbytes == 21_000

@@ -168,6 +168,9 @@ def test_without_a_camera_the_models_own_threshold_is_set(place: Path) -> None:
         ("footage/a", ("--false-alarms-per-hour", "1"), "state the frames a second too"),
         ("footage/a", ("--false-alarm-rate", "0.1", "--false-alarms-per-hour", "1", "--fps", "1"), "not both"),
         ("footage/a", ("--false-alarm-rate", "1.5"), "between 1e-12 and 1"),
+        ("footage/a", ("--false-alarms-per-hour", "1", "--fps", "0"), "frames a second must be a number above 0"),
+        ("footage/a", ("--false-alarm-rate", "0.1", "--fps", "-2"), "above 0; they are -2"),
+        ("footage/a", ("--fps", "inf"), "above 0; they are inf"),
         ("nowhere", (), "no such folder"),
         ("models", (), "found no frames"),
     ],
@@ -178,6 +181,16 @@ def test_what_cannot_be_calibrated_is_one_message(
     assert run(place, frames, "--camera", "door", *options) == 2
     assert message in capsys.readouterr().err
     assert not (place / "models" / "calibrations").exists()
+
+
+def test_too_few_frames_are_told_before_any_is_scored(
+    place: Path, cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_clip_scorer(place / "models" / "clips")
+    order = Order(folder, only(place), "door", 0.01, None, None, 1, place / "calibrations")
+    monkeypatch.setattr("training.calibrate.score_normal", lambda *_: pytest.fail("frames are scored"))
+    with pytest.raises(TooFewFrames, match=r"n = 54 normal frames .* at least 99 are needed"):  # clips of 30, less 3
+        list(calibrate_folder(Model.open(folder, cpu), order))
 
 
 def test_a_manifest_that_knows_no_frames_says_so(place: Path, cpu: Device) -> None:

@@ -148,6 +148,21 @@ def test_unreadable_images_are_named_and_the_rest_is_read(tmp_path: Path) -> Non
     assert keys(found) == sorted(keys(found))
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_the_lengths_of_the_clips_are_told_before_they_are_read(tmp_path: Path, stride: int) -> None:
+    write_images(tmp_path / "frames" / "a", 5)
+    write_images(tmp_path / "frames" / "b" / "deep", 4)
+    write_video(tmp_path / "frames" / "c.mkv", draw(7))
+    (tmp_path / "frames" / "d.mp4").write_bytes(b"no video")
+    np.savez(tmp_path / "archive.npz", x=draw(6)[..., 0])
+    for source in ("frames", "frames/c.mkv", "archive.npz:x"):
+        found, _ = read(tmp_path, source, stride=stride)
+        clips = [clip for clip, _, _ in found]
+        lengths = [length for length in Reader(tmp_path, 1, stride, []).lengths(source) if length]
+        assert lengths == [clips.count(clip) for clip in dict.fromkeys(clips)]
+    assert list(Reader(tmp_path, 1, stride, []).lengths("nowhere")) == []
+
+
 def test_decoding_runs_only_a_little_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames that wait to be scaled down are large: a set must not be decoded whole before the first is taken."""
     write_images(tmp_path / "frames", 3 * DECODED_AHEAD)

@@ -33,7 +33,9 @@ def test_every_kind_is_held_to_a_real_denoiser(course: Course, tmp_path: Path, m
     write_denoiser(tmp_path / "models" / denoising.DENOISER)
     monkeypatch.setattr(shipped, "MODELS", tmp_path / "models")
     monkeypatch.setattr(denoising, "QUICK", denoising.Plan((0, 0.5), 4, 100, 3))
-    monkeypatch.setattr(bottleneck, "QUICK", bottleneck.Plan((2, 5), 2, (3,), 2, epochs=1, pretrain_epochs=0))
+    monkeypatch.setattr(
+        bottleneck, "QUICK", bottleneck.Plan((2, 5), 2, (3,), 2, epochs=1, pretrain_epochs=0, optimiser={})
+    )
     section = Section("Denoising", course.folder / "denoising", "tiny")
     denoising.denoising(course, section)
     section.write()

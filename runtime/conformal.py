@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ FEWEST_BOOTSTRAPS = 100
 BOOTSTRAPPED_FRAMES = 10_000_000  # in all: of a day of frames fewer sets are drawn
 LEAVE_OUT_TURNS = 20
 INTERVAL = (0.025, 0.975)
+FEWEST_EVENTS = 10  # that tell a rate within a factor of two
 KEPT_HIGHEST = 1000  # scores that are kept one by one: p-values below 1000 / n are exact
 KEPT_OTHERS = 1000  # of the rest, closer together towards the highest
 
@@ -193,10 +195,15 @@ class _Trust:
     effective_count: float
     interval: tuple[float, float]
     left_out_rate: float | None
+    events: "Events"
 
     @classmethod
     def of(cls, normal: NormalScores, promise: FalseAlarms) -> "_Trust":
-        """Draw the frames anew, with their neighbours, and see what thresholds they set."""
+        """Draw the frames anew, with their neighbours, and see what thresholds they set; count the events at the top.
+
+        The bootstrap sees how the level of the scores wanders, the events what visits an empty scene now and then: the
+        interval is the wider of the two at each end.
+        """
         count = len(normal)
         ranks = np.empty(count, np.intp)  # in which no two scores are equal
         order = np.argsort(normal.scores, kind="stable")
@@ -211,19 +218,26 @@ class _Trust:
             rank = min(_rank(len(drawn), promise.rate), len(drawn))
             found.append(rates[np.partition(drawn, rank - 1)[rank - 1]])
             means.append(drawn.mean())
-        low, high = np.quantile(found, INTERVAL)
+        events = Events.of(normal.scores >= conformal_threshold(normal.scores, promise), normal.clips)
+        low, high = zip(np.quantile(found, INTERVAL), events.interval(promise.rate), strict=True)
         effective = (count**2 - 1) / 12 / max(float(np.var(means)), 1e-12)  # the variance of ranks, and of their mean
-        left_out = _left_out_rate(normal, promise)
-        return cls(float(np.clip(effective, 1, count)), (float(low), float(high)), left_out)
+        effective = max(1.0, min(effective, count * events.worth / events.frames))
+        return cls(effective, (float(min(low)), float(max(high))), _left_out_rate(normal, promise), events)
 
     def warnings(self, count: int, promise: FalseAlarms) -> list[str]:
         """Say in words what stands against the promise."""
         found = []
+        anywhere = f"the rate may lie anywhere from {self.interval[0]:.3g} to {self.interval[1]:.3g}"
         if self.effective_count < promise.frames_needed:
             found.append(
                 f"neighbouring frames look alike: these {count} say as much as {self.effective_count:.0f} independent "
-                f"ones, and {promise} takes {promise.frames_needed}; the rate may lie anywhere from "
-                f"{self.interval[0]:.3g} to {self.interval[1]:.3g}"
+                f"ones, and {promise} takes {promise.frames_needed}; {anywhere}"
+            )
+        elif self.events.worth < FEWEST_EVENTS:
+            found.append(
+                f"few events set the threshold: the {self.events.frames} highest frames say as much as "
+                f"{self.events.worth:.1f} events apart from each other; {anywhere}; calibrate on footage "
+                f"{math.ceil(FEWEST_EVENTS / self.events.worth)} times as long"
             )
         if self.left_out_rate is None:
             found.append("all frames are of one clip, so nothing is known of how other hours and days differ from it")
@@ -233,6 +247,42 @@ class _Trust:
                 f"frames alarm, not {promise.rate:.3g}; expect that of a new clip, or calibrate on more of them"
             )
         return found
+
+
+@dataclass(frozen=True)
+class Events:
+    """The frames at or above a threshold: who walks by for thirty frames is one event, not thirty.
+
+    Frames closer together than a gap belong to one event (runs declustering, Smith and Weissman 1994; Ferro and Segers
+    2003); the gap is the block length of "at or above, or not".
+    """
+
+    frames: int
+    worth: float
+    """Events of one size that would say as much: (sum s)^2 / sum s^2 of the sizes s, Kish 1965."""
+
+    @classmethod
+    def of(cls, high: npt.NDArray[np.bool_], clips: Indices) -> "Events":
+        """Group the frames that are high [n], at least one of them; an event ends with its clip [n]."""
+        where = np.flatnonzero(high)
+        apart = (np.diff(where) > block_length(high.astype(np.intp))) | (np.diff(clips[where]) != 0)
+        sizes = np.diff(np.flatnonzero(np.r_[True, apart, True]))
+        return cls(len(where), len(where) ** 2 / float((sizes**2).sum()))
+
+    def interval(self, rate: float) -> tuple[float, float]:
+        """Return the 95 % interval of a rate that so many events show: they come as a Poisson process, Garwood 1936."""
+        low = gamma_quantile(INTERVAL[0], self.worth) / self.worth
+        high = gamma_quantile(INTERVAL[1], self.worth + 1) / self.worth
+        return rate * low, min(1.0, rate * high)
+
+
+def gamma_quantile(probability: float, shape: float) -> float:
+    """Return a quantile of the gamma distribution of scale 1, near enough for a shape k of 1 or more.
+
+    That is k (1 - 1 / (9 k) + z / (3 sqrt k))^3, Wilson and Hilferty 1931, with z the quantile of N(0, 1).
+    """
+    z = NormalDist().inv_cdf(probability)
+    return shape * float(1 - 1 / (9 * shape) + z / (3 * math.sqrt(shape))) ** 3
 
 
 def _left_out_rate(normal: NormalScores, promise: FalseAlarms) -> float | None:

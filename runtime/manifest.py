@@ -201,7 +201,7 @@ class Calibration(Frozen):
     clips: int | None = Field(None, gt=0, description="recordings that the frames come from")
     effective_count: float | None = Field(None, gt=0, description="independent frames that would say as much")
     rate_interval: tuple[float, float] | None = Field(
-        None, description="95 % interval of the share of normal frames that alarm, from a block bootstrap"
+        None, description="95 % interval of the share of normal frames that alarm"
     )
     left_out_rate: float | None = Field(
         None, ge=0, le=1, description="share of frames above the threshold that other clips set"

@@ -257,7 +257,7 @@ class CalibrationReply(BaseModel):
     frames_per_second: float | None
     false_alarms_per_hour: float | None
     effective_count: float | None = Field(description="independent frames that would say as much")
-    rate_interval: tuple[float, float] | None = Field(description="95 %, of the false-alarm rate; block bootstrap")
+    rate_interval: tuple[float, float] | None = Field(description="95 %, of the false-alarm rate")
     left_out_rate: float | None = Field(description="share of frames above the threshold that other clips set")
     warnings: list[str] = Field(description="why the promise may not hold")
     map_low: float

@@ -193,7 +193,7 @@ def summary(calibration: Calibration, promise: FalseAlarms) -> Iterator[str]:
     yield f"set for {promise}, from {calibration.count} normal frames in {calibration.clips} clips"
     frames = 0 if promise.frames_per_second is None else 3600 * promise.frames_per_second
     hourly = f", {frames * low:.4g} to {frames * high:.4g} an hour" if frames else ""
-    yield f"95 % interval of the rate, by block bootstrap: {low:.3g} to {high:.3g} a frame{hourly}"
+    yield f"95 % interval of the rate: {low:.3g} to {high:.3g} a frame{hourly}"
     yield f"the frames say as much as {calibration.effective_count:.0f} independent ones"
     if calibration.left_out_rate is not None:
         yield f"under the threshold that the other clips set, {calibration.left_out_rate:.3g} of the frames alarm"

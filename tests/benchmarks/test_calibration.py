@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.calibration import Judged, Law, judge, synthetic
+from benchmarks.calibration import EmptyScene, Gaussian, Judged, judge, synthetic
 from runtime.conformal import FalseAlarms, NormalScores, calibrate
 from runtime.devices import Device
 from runtime.model import Model
@@ -12,7 +12,7 @@ from training.data import Frames
 
 
 def test_a_law_has_the_correlation_and_the_spread_it_says() -> None:
-    law = Law("test", clips=200, frames=100, correlation=0.8, shift=0.5)
+    law = Gaussian("test", clips=200, frames=100, correlation=0.8, shift=0.5)
     drawn = law.draw(np.random.default_rng(0))
     scores = drawn.scores.reshape(200, 100)
     within = scores - scores.mean(axis=1, keepdims=True)
@@ -22,12 +22,24 @@ def test_a_law_has_the_correlation_and_the_spread_it_says() -> None:
     assert np.array_equal(np.bincount(drawn.clips), np.full(200, 100))
 
 
+def test_an_empty_scene_has_walkers_as_often_and_as_high_as_it_says() -> None:
+    law = EmptyScene("test", clips=20, frames=20_000, every=500)
+    drawn = law.draw(np.random.default_rng(1))
+    assert [law.rate(at) for at in (1, 3, 5)] == pytest.approx(
+        [(drawn.scores > at).mean() for at in (1, 3, 5)], rel=0.1
+    )
+    high = drawn.scores.reshape(20, 20_000) > 3
+    assert high[:, 0].mean() < 0.5, "clips begin at any time"
+    assert (high[:, 1:] & high[:, :-1]).mean() > 10 * high.mean() ** 2, "a walker stays"
+
+
 def test_independent_scores_have_the_promised_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.calibration.SEEDS", 10)
     monkeypatch.setattr("runtime.conformal.BOOTSTRAPS", 100)
-    row = synthetic(Law("independent", clips=4, frames=250, correlation=0, shift=0))
+    row = synthetic(Gaussian("independent", clips=4, frames=250, correlation=0, shift=0))
     assert row["true rate, mean (%)"] == pytest.approx(1, abs=0.5)
     assert row["left-out rate, mean (%)"] == pytest.approx(1, abs=0.5)
+    assert float(row["warned of more than a single clip (%)"]) < 60
 
 
 def test_alarms_are_counted_with_an_interval() -> None:

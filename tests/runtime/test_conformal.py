@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from runtime.conformal import (
     KEPT_HIGHEST,
     BlockBootstrap,
+    Events,
     FalseAlarms,
     NormalScores,
     block_length,
     calibrate,
     check_enough,
     conformal_threshold,
+    gamma_quantile,
     map_range,
 )
 from runtime.errors import InvalidInput, TooFewFrames
@@ -167,6 +169,32 @@ def test_correlated_frames_are_worth_fewer_and_say_so() -> None:
     assert found.rate_interval[1] > 1.3 * independent.rate_interval[1]
 
 
+def empty_scene(rng: np.random.Generator, count: int, walkers: list[int]) -> Scores:
+    """Draw independent scores, and a level of its own for each walker, who stays for 30 frames."""
+    scores = rng.normal(size=count)
+    for start in walkers:
+        scores[start : start + 30] += rng.normal(4, 1)
+    return scores
+
+
+def test_a_threshold_that_few_events_set_says_so() -> None:
+    """Nearly all of the 2000 frames are independent, and still two walkers decide who alarms."""
+    scores = empty_scene(np.random.default_rng(9), 2000, [400, 1500])
+    found = calibrate(normal_scores(scores), FalseAlarms(0.01), "two walkers")
+    warning = found.warnings[0]
+    assert warning.startswith("few events set the threshold: the 20 highest frames say as much as")
+    assert warning.endswith("calibrate on footage 6 times as long")
+    assert found.rate_interval is not None
+    assert found.rate_interval[0] < 0.002
+    assert found.rate_interval[1] > 0.03
+    assert found.effective_count is not None
+    assert found.effective_count <= 2 * 100, "two events say as much as the 200 frames in which 1 % are two"
+    often = empty_scene(np.random.default_rng(9), 40_000, list(range(0, 40_000, 1000)))
+    assert not any(
+        "few events" in warning for warning in calibrate(normal_scores(often), FalseAlarms(0.01), "").warnings
+    )
+
+
 def test_clips_that_differ_break_the_promise_and_say_so() -> None:
     rng = np.random.default_rng(3)
     scores = np.concatenate([rng.normal(3 * loud, 1, 200) for loud in (0, 0, 0, 1)])
@@ -191,6 +219,24 @@ def test_the_interval_covers_the_true_rate_of_most_thresholds(
         assert found.rate_interval is not None
         covered += found.rate_interval[0] <= 1 - NormalDist().cdf(found.threshold) <= found.rate_interval[1]
     assert covered >= least * 40
+
+
+def test_the_interval_covers_where_walkers_set_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The true rate is that of a mixture of two normal distributions: a walker is seen in 30 of each 500 frames."""
+    monkeypatch.setattr("runtime.conformal.FEWEST_BOOTSTRAPS", 1)
+    monkeypatch.setattr("runtime.conformal.BOOTSTRAPS", 20)
+    covered = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        scores = empty_scene(rng, 3000, [500 * at + int(rng.integers(470)) for at in range(6)])
+        found = calibrate(normal_scores(scores), FalseAlarms(0.01), "drawn")
+        seen = 30 / 500
+        rate = (
+            1 - (1 - seen) * NormalDist().cdf(found.threshold) - seen * NormalDist(4, math.sqrt(2)).cdf(found.threshold)
+        )
+        assert found.rate_interval is not None
+        covered += found.rate_interval[0] <= rate <= found.rate_interval[1]
+    assert covered >= 0.9 * 40
 
 
 def test_many_scores_are_thinned_and_the_highest_are_all_there() -> None:
@@ -239,7 +285,44 @@ def test_scores_that_are_no_numbers_are_refused(wrong: float) -> None:
 
 def test_a_constant_score_is_no_failure() -> None:
     found = calibrate(normal_scores(np.full(60, 0.5), 20), FalseAlarms(0.1), "constant")
-    assert (found.threshold, found.rate_interval, found.left_out_rate) == (0.5, (0.0, 0.0), 0.0)
+    assert (found.threshold, found.left_out_rate) == (0.5, 0.0)
+    assert found.rate_interval is not None
+    assert found.rate_interval[0] == 0 < found.rate_interval[1] < 1, "three clips do not rule out higher scores"
+
+
+# -- events
+
+
+def test_frames_in_a_row_are_one_event_and_a_clip_ends_it() -> None:
+    high = np.zeros(1000, bool)
+    high[[*range(100, 110), *range(495, 505)]] = True
+    joined, cut = (Events.of(high, np.repeat([0, 1], [first, 1000 - first])) for first in (1000, 500))
+    assert (joined.frames, joined.worth) == (20, 2)
+    assert cut.frames == 20
+    assert cut.worth == pytest.approx(20**2 / (10**2 + 5**2 + 5**2))
+    assert Events.of(high[105:106], np.zeros(1, int)) == Events(1, 1)
+
+
+def test_independent_frames_are_an_event_each() -> None:
+    high = np.random.default_rng(10).random(5000) < 0.01
+    found = Events.of(high, np.zeros(5000, int))
+    assert found.worth > 0.9 * found.frames
+
+
+@pytest.mark.parametrize(
+    ("events", "low", "high"), [(1, 0.0253, 5.572), (2, 0.2422, 7.225), (5, 1.623, 11.668), (20, 12.217, 30.888)]
+)
+def test_the_interval_of_events_is_that_of_a_poisson_count(events: int, low: float, high: float) -> None:
+    """Garwood's table; the approximation is worst for one event."""
+    found = Events(events, events).interval(0.01)
+    assert found[0] == pytest.approx(0.01 * low / events, rel=0.02, abs=2e-4)
+    assert found[1] == pytest.approx(0.01 * high / events, rel=0.01)
+    assert Events(1, 1).interval(0.5)[1] == 1, "a rate is no more than 1"
+
+
+@pytest.mark.parametrize(("shape", "median"), [(1.0, math.log(2)), (2.0, 1.6783), (10.0, 9.6687)])
+def test_gamma_quantiles(shape: float, median: float) -> None:
+    assert gamma_quantile(0.5, shape) == pytest.approx(median, rel=0.02)
 
 
 # -- the bootstrap

@@ -51,10 +51,11 @@ def main() -> None:
     folder = options.runs / ("quick" if options.quick else "full")
     course = Course(options.data, folder, options.quick, ships=options.ship)
     sections = [_do(part, course) for part in options.parts]
+    titles = {part: title for part, (title, _) in PARTS.items()}
     if options.quick:
-        write_page(PARTS, [course.folder], course.folder / "lecture.md")
+        write_page(titles, [course.folder], course.folder / "lecture.md")
     else:
-        write_page(PARTS, [course.folder, options.runs / "quick"], options.docs / "lecture.md")
+        write_page(titles, [course.folder, options.runs / "quick"], options.docs / "lecture.md")
     missed = [f"missed: {must}" for section in sections for must in section.musts if not must.kept]
     if missed and not options.quick:
         sys.exit("\n".join(missed))

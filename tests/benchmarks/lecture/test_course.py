@@ -46,6 +46,15 @@ def test_other_settings_under_a_kept_name_are_refused(course: Course) -> None:
         course.trained("plain", course.digits, PLAIN | {"latent_dim": 4}, 6)
 
 
+def test_a_kept_model_that_was_trained_otherwise_is_not_taken(course: Course) -> None:
+    course.trained("plain", course.digits, PLAIN, 6, learning_rate=0.002)
+    for steps in (6, 12):
+        with pytest.raises(RunError, match=r"was trained with train.learning_rate = 0.002: take the same settings"):
+            course.trained("plain", course.digits, PLAIN, steps)
+    with pytest.raises(RunError, match=r"train.steps = 6.*, or the same and more steps"):
+        course.trained("plain", course.digits, PLAIN, 5, learning_rate=0.002)
+
+
 def test_the_labels_are_those_of_the_images_to_learn_from(course: Course) -> None:
     known, test = course.labels
     frames = course.digits.split.train

@@ -17,6 +17,7 @@ from benchmarks.lecture.variational import (
     Plan,
     Seen,
     dependence,
+    dependence_of,
     distances,
     log_likelihoods,
     variational,
@@ -65,6 +66,17 @@ def test_an_active_variable_is_one_whose_mean_varies() -> None:
     assert shown.active.tolist()[1] is False
 
 
+def test_only_active_variables_are_asked_whether_they_are_independent() -> None:
+    mean, unused = torch.randn(40), torch.zeros(40)
+    shown = seen()
+    shown.__dict__["posterior"] = torch.stack([mean, mean, unused], 1), torch.tensor([-20.0, -20, 0]).expand(40, 3)
+    assert shown.active.tolist() == [True, True, False]
+    assert dependence_of(shown)["mean abs. correlation of two"] == pytest.approx(1, abs=1e-3)
+    alone = seen()
+    alone.__dict__["posterior"] = torch.stack([mean, unused, unused], 1), torch.zeros(40, 3)
+    assert set(dependence_of(alone).values()) == {"n/a"}
+
+
 def test_the_bound_lies_below_the_likelihood() -> None:
     shown = seen(200)
     log_p = log_likelihoods(shown.model, shown.frames, 50)
@@ -101,6 +113,7 @@ def test_the_part_measures_both_objectives_and_every_beta(course: Course, monkey
     assert all(row[NATS] > 0 for row in bounds)
     assert [row["ok"] for row in musts] == ["NO", "NO"]
     assert posterior[0]["latent variables"] == 4
+    assert {"active", "mean abs. correlation of two"} <= posterior[0].keys()
     assert all(-1 <= value <= 1 for value in correlations[0].values())
     assert [row["β"] for row in betas] == ["1", "4"]
     shown = {path.stem for path in section.folder.glob("*.png")}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from training.autoencoders.base import Autoencoder
+from training.checkpoints import RECIPE_FILE
 from training.config import Recipe, parse_recipe
 from training.data import DataConfig, Frames, Split, load, split
 from training.export import export
@@ -64,6 +65,9 @@ class Trained:
     autoencoder: Autoencoder[Any]
     minutes: float
     """Of one core, in training."""
+
+    run: Path
+    """The folder for what is kept of it."""
 
 
 @dataclass(frozen=True)
@@ -131,23 +135,23 @@ class Course:
         )  # fmt: skip
         run, target = self.folder / "models" / name, self.shipped / name
         ship = ship and not self.quick
-        if ship and not run.exists() and (known := _known(target, recipe)):
+        if ship and not (run / RECIPE_FILE).exists() and (known := _known(target, recipe, run)):
             return known
         seconds = finish(recipe, material.split, run)
-        trained = Trained(load_run(run)[1], seconds / 60)
+        trained = Trained(load_run(run)[1], seconds / 60, run)
         if ship and self.ships:
             export(recipe, trained.autoencoder, material.split, target)
             shutil.copy(run / COST_FILE, target)
         return trained
 
 
-def _known(folder: Path, recipe: Recipe) -> Trained | None:
+def _known(folder: Path, recipe: Recipe, run: Path) -> Trained | None:
     """Return a shipped model; None where there is none of this recipe."""
     if not folder.is_dir():
         return None
     made_by, autoencoder = load_weights(folder)
     seconds = json.loads((folder / COST_FILE).read_text(encoding="utf-8"))["cpu_seconds"]
-    return Trained(autoencoder, seconds / 60) if made_by == recipe else None
+    return Trained(autoencoder, seconds / 60, run) if made_by == recipe else None
 
 
 def as_tensor(frames: Frames) -> Tensor:

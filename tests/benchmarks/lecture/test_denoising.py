@@ -16,10 +16,10 @@ from training.autoencoders.base import FrameShape
 from training.autoencoders.plain import Plain, PlainConfig
 
 
-def test_filters_are_grey_where_they_look_at_nothing() -> None:
+def test_filters_are_grey_where_they_look_at_nothing(tmp_path: Path) -> None:
     model = Plain(PlainConfig(latent_dim=3), FrameShape(1, 2, 2))
     model.encoder.weight.data = torch.tensor([[0.0, 2.0, -1.0, 0.0], [0.1, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, -3.0]])
-    found = [picture.ravel().tolist() for picture in denoising.filters(Trained(model, 0))]
+    found = [picture.ravel().tolist() for picture in denoising.filters(Trained(model, 0, tmp_path))]
     assert found == [[128, 255, 64, 128], [255, 128, 128, 128], [128, 128, 128, 0]]
 
 
@@ -33,7 +33,9 @@ def test_every_kind_is_held_to_a_real_denoiser(course: Course, tmp_path: Path, m
     write_denoiser(tmp_path / "models" / denoising.DENOISER)
     monkeypatch.setattr(shipped, "MODELS", tmp_path / "models")
     monkeypatch.setattr(denoising, "QUICK", denoising.Plan((0, 0.5), 4, 100, 3))
-    monkeypatch.setattr(bottleneck, "QUICK", bottleneck.Plan((2, 5), 2, (3,), 2, epochs=1, pretrain_epochs=0))
+    monkeypatch.setattr(
+        bottleneck, "QUICK", bottleneck.Plan((2, 5), 2, (3,), 2, epochs=1, pretrain_epochs=0, optimiser={})
+    )
     section = Section("Denoising", course.folder / "denoising", "tiny")
     denoising.denoising(course, section)
     section.write()

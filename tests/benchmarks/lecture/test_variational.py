@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from benchmarks.lecture import variational as part
-from benchmarks.lecture.course import Course
+from benchmarks.lecture.course import Course, Trained
 from benchmarks.lecture.page import Section
 from benchmarks.lecture.variational import (
     NATS,
@@ -19,6 +20,7 @@ from benchmarks.lecture.variational import (
     dependence,
     dependence_of,
     distances,
+    kept_log_likelihoods,
     log_likelihoods,
     variational,
     walk,
@@ -83,6 +85,29 @@ def test_the_bound_lies_below_the_likelihood() -> None:
     assert log_p.shape == (200,)
     assert shown.elbo() < float(log_p.mean())
     assert torch.equal(log_p, log_likelihoods(shown.model, shown.frames, 50)), "the same draws every time"
+
+
+def test_likelihoods_are_measured_once_for_the_same_weights_images_and_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = seen(20)
+    trained = Trained(shown.model, 0, tmp_path / "run")
+    found = kept_log_likelihoods(trained, shown.frames, 5)
+    assert torch.equal(found, log_likelihoods(shown.model, shown.frames, 5))
+    measured: list[int] = []
+
+    def again(model: Variational, frames: Tensor, draws: int) -> Tensor:  # noqa: ARG001
+        measured.append(draws)
+        return found
+
+    monkeypatch.setattr(part, "log_likelihoods", again)
+    assert torch.equal(kept_log_likelihoods(trained, shown.frames, 5), found)
+    assert not measured
+    kept_log_likelihoods(trained, shown.frames, 6)
+    kept_log_likelihoods(trained, shown.frames.flip(3), 6)
+    next(shown.model.parameters()).data += 1
+    kept_log_likelihoods(trained, shown.frames.flip(3), 6)
+    assert measured == [6, 6, 6]
 
 
 def test_no_image_is_a_pair_with_itself() -> None:

@@ -85,9 +85,14 @@ def _do(part: str, course: Course) -> Section:
     command = f"python -m benchmarks.lecture --parts {part}"
     note = f"{QUICK_MARK} `{command} --quick`" if course.quick else f"`{command}`"
     section = Section(title, course.folder / part, note)
-    start = time.process_time()
+    course.minutes.clear()
+    start, before = time.process_time(), course.cpu_seconds
     study(course, section)
-    section.say(f"This run of the part took {(time.process_time() - start) / 60:.1f} CPU minutes.")
+    measuring = time.process_time() - start - (course.cpu_seconds - before)
+    section.say(
+        f"Training its models took {sum(course.minutes.values()):.1f} CPU minutes, in however many runs; measuring "
+        f"took {measuring / 60:.1f} in this one."
+    )
     section.write()
     return section
 

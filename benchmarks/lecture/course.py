@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,8 @@ class Course:
     quick: bool
     shipped: Path = SHIPPED
     ships: bool = False
+    minutes: dict[str, float] = field(default_factory=dict)
+    """Of training, by the models that were handed out so far."""
 
     @cached_property
     def digits(self) -> Material:
@@ -107,6 +109,12 @@ class Course:
         config = DataConfig.model_validate(data)
         parts = split(load(config, self.root), config, SEED)
         return Material("ped2", "UCSD Ped2", data, parts, as_tensor(parts.calibration))
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What all training in the folder took so far."""
+        costs = self.folder.glob(f"models/**/{COST_FILE}")
+        return sum(float(json.loads(cost.read_text(encoding="utf-8"))["cpu_seconds"]) for cost in costs)
 
     def trained(
         self,
@@ -133,8 +141,12 @@ class Course:
             },
             name,
         )  # fmt: skip
-        run, target = self.folder / "models" / name, self.shipped / name
-        ship = ship and not self.quick
+        found = self._trained(recipe, material, ship=ship and not self.quick)
+        self.minutes[name] = found.minutes
+        return found
+
+    def _trained(self, recipe: Recipe, material: Material, *, ship: bool) -> Trained:
+        run, target = self.folder / "models" / recipe.name, self.shipped / recipe.name
         if ship and not (run / RECIPE_FILE).exists() and (known := _known(target, recipe, run)):
             return known
         seconds = finish(recipe, material.split, run)

@@ -36,6 +36,8 @@ def test_one_that_was_interrupted_goes_on_and_its_cost_adds_up(course: Course) -
     cost.write_text(json.dumps({"cpu_seconds": 600.0}))
     trained = course.trained("plain", course.digits, PLAIN, 12)
     assert 10 < trained.minutes < 12
+    assert course.minutes == {"plain": trained.minutes}
+    assert course.cpu_seconds == pytest.approx(60 * trained.minutes)
     last = torch.load(cost.parent / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 12
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.denoising.denoiser import ShippedDenoiser
 from benchmarks.lecture.bottleneck import Curve, curves
 from benchmarks.lecture.course import Course, Trained
-from benchmarks.lecture.measures import PrincipalComponents, in_batches, probe_accuracy
+from benchmarks.lecture.measures import PrincipalComponents, digit_probe, in_batches
 from benchmarks.lecture.page import Section
 from benchmarks.shipped import able_to
 from runtime.images import Pixels
@@ -67,7 +67,8 @@ def denoising(course: Course, section: Section) -> None:
         for value in plan.corruptions
     }
     section.table("MNIST, linear probe of the codes of clean images", [
-        {"σ in training": f"{value:g}", "accuracy (%)": _probe(course, one, plan)} for value, one in trained.items()
+        {"σ in training": f"{value:g}", "accuracy (%)": digit_probe(course, one.autoencoder, plan.probe)}
+        for value, one in trained.items()
     ])  # fmt: skip
     caption = "Filters (rows of W) of the first units, σ in training growing from above: " + ", ".join(
         f"{value:g}" for value in trained
@@ -85,13 +86,6 @@ def denoising(course: Course, section: Section) -> None:
         "denoiser has none: its code is a pyramid of feature maps, its answer the noise to take away. It is told the "
         "level here, and was trained on photographs, never on digits."
     )
-
-
-def _probe(course: Course, trained: Trained, plan: Plan) -> float:
-    digits = course.digits
-    parts = digits.learned[: plan.probe], digits.test
-    codes = (in_batches(trained.autoencoder.encode, frames) for frames in parts)
-    return probe_accuracy((next(codes), next(codes)), (course.labels[0][: plan.probe], course.labels[1]))
 
 
 def filters(trained: Trained) -> list[Pixels]:

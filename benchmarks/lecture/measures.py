@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from benchmarks.lecture.course import Labels
+from benchmarks.lecture.course import Course, Labels
 from training.autoencoders.base import Autoencoder
 
 AT_ONCE = 500  # frames that go through a network at once
@@ -71,6 +71,13 @@ def probe_accuracy(codes: tuple[Tensor, Tensor], labels: tuple[Labels, Labels]) 
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, tol=1e-3))
     probe.fit(codes[0].numpy(), labels[0])
     return 100 * float(probe.score(codes[1].numpy(), labels[1]))
+
+
+def digit_probe(course: Course, model: Autoencoder[Tensor], count: int) -> float:
+    """Return the accuracy of a probe that learns from the codes of so many digits, on those of the test images."""
+    digits, (known, test) = course.digits, course.labels
+    codes = in_batches(model.encode, digits.learned[:count]), in_batches(model.encode, digits.test)
+    return probe_accuracy(codes, (known[:count], test))
 
 
 def mean_distance(points: Tensor) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ SHIPPED = Path("models/lecture")
 SEED = 0
 BATCH = 100
 
+Kind = TypeVar("Kind", bound=Autoencoder[Any])
 Labels = npt.NDArray[np.integer[Any]]
 
 DIGITS = {
@@ -68,6 +69,12 @@ class Trained:
 
     run: Path
     """The folder for what is kept of it."""
+
+    def of_kind(self, kind: type[Kind]) -> Kind:
+        """Return the autoencoder as one of this kind; raise TypeError where it is another."""
+        if not isinstance(self.autoencoder, kind):
+            raise TypeError(f"a {kind.__name__} is needed, this is a {type(self.autoencoder).__name__}")
+        return self.autoencoder
 
 
 @dataclass(frozen=True)

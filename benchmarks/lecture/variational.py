@@ -124,7 +124,7 @@ def variational(course: Course, section: Section) -> None:
         "Adam."
     )
     models = _likelihoods(course, section, plan)
-    _promises(section, Seen(_model(models["VAE, k = 1"]), binarised(course.digits.test)))
+    _promises(section, Seen(models["VAE, k = 1"].of_kind(Variational), binarised(course.digits.test)))
     _betas(course, section, plan)
     _map(course, section, plan)
 
@@ -155,12 +155,6 @@ def _train(course: Course, name: str, config: Mapping[str, Any], epochs: int, pl
     )
 
 
-def _model(trained: Trained) -> Variational:
-    if not isinstance(trained.autoencoder, Variational):
-        raise TypeError(f"a variational autoencoder is needed, this is a {type(trained.autoencoder).__name__}")
-    return trained.autoencoder
-
-
 def _likelihoods(course: Course, section: Section, plan: Plan) -> dict[str, Trained]:
     samples = plan.importance_samples
     weighted = f"IWAE, k = {samples}"
@@ -176,7 +170,7 @@ def _likelihoods(course: Course, section: Section, plan: Plan) -> dict[str, Trai
     rows: list[Row] = []
     found = {}
     for name, trained in models.items():
-        seen = Seen(_model(trained), frames)
+        seen = Seen(trained.of_kind(Variational), frames)
         log_p = kept_log_likelihoods(trained, frames, plan.draws)
         found[name] = -float(log_p.mean())
         rows.append({
@@ -204,7 +198,7 @@ def _likelihoods(course: Course, section: Section, plan: Plan) -> dict[str, Trai
 
 def kept_log_likelihoods(trained: Trained, frames: Tensor, draws: int) -> Tensor:
     """Return log p(x) of frames as below, kept in the model's folder: it takes some 15 minutes a model."""
-    model, kept = _model(trained), trained.run / LIKELIHOODS
+    model, kept = trained.of_kind(Variational), trained.run / LIKELIHOODS
     digest = blake2b(f"{draws} draws".encode(), digest_size=16)
     for tensor in (frames, *model.state_dict().values()):
         digest.update(tensor.contiguous().numpy().tobytes())
@@ -310,7 +304,7 @@ def _betas(course: Course, section: Section, plan: Plan) -> None:
     rows: list[Row] = []
     for beta in plan.betas:
         trained = _train(course, f"beta-{beta:g}", {"beta": beta}, plan.beta_epochs, plan)
-        seen = Seen(_model(trained), frames)
+        seen = Seen(trained.of_kind(Variational), frames)
         codes, images = distances(seen)
         with torch.no_grad():
             error = squared_error(frames, seen.model.decode(seen.posterior[0]))
@@ -324,7 +318,7 @@ def _betas(course: Course, section: Section, plan: Plan) -> None:
 
 def _map(course: Course, section: Section, plan: Plan) -> None:
     """Decode a grid of codes of a model with two latent variables."""
-    model = _model(_train(course, "map", {"latent_dim": 2}, plan.beta_epochs, plan))
+    model = _train(course, "map", {"latent_dim": 2}, plan.beta_epochs, plan).of_kind(Variational)
     line = torch.linspace(-CORNER, CORNER, TILES)
     with torch.no_grad():
         tiles = to_levels(model.decode(torch.cartesian_prod(line.flip(0), line).flip(1))).numpy()

@@ -108,7 +108,7 @@ def contractive(course: Course, section: Section) -> None:
 def _find(course: Course, contraction: float, steps: int, plan: Plan) -> Finding:
     digits = course.digits
     config = {"kind": "contractive", "latent_dim": UNITS, "contraction": contraction}
-    model = course.trained(f"contractive-{contraction:g}-{steps}", digits, config, steps).autoencoder
+    model = course.trained(f"contractive-{contraction:g}-{steps}", digits, config, steps, ship=True).autoencoder
     spectra = singular_values(model, digits.test[: plan.frames])
     return Finding(
         f"λ = {contraction:g}" if contraction else f"plain, {steps:,} steps",

@@ -1,7 +1,6 @@
 """What the parts of the lecture share: pictures to learn from, and models that are trained once and kept."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,15 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from benchmarks.lecture.shipping import read_shipped, write_shipped
 from training.autoencoders.base import Autoencoder
 from training.checkpoints import RECIPE_FILE
 from training.config import Recipe, parse_recipe
 from training.data import DataConfig, Frames, Split, load, split
-from training.export import export
 from training.graph import to_unit
 from training.runs import COST_FILE, finish
 from training.trainer import load_run
-from training.weights import load_weights
 
 SHIPPED = Path("models/lecture")
 SEED = 0
@@ -154,23 +152,14 @@ class Course:
 
     def _trained(self, recipe: Recipe, material: Material, *, ship: bool) -> Trained:
         run, target = self.folder / "models" / recipe.name, self.shipped / recipe.name
-        if ship and not (run / RECIPE_FILE).exists() and (known := _known(target, recipe, run)):
-            return known
+        if ship and not (run / RECIPE_FILE).exists() and (known := read_shipped(target, recipe)):
+            autoencoder, seconds = known
+            return Trained(autoencoder, seconds / 60, run)
         seconds = finish(recipe, material.split, run)
-        trained = Trained(load_run(run)[1], seconds / 60, run)
+        autoencoder = load_run(run)[1]
         if ship and self.ships:
-            export(recipe, trained.autoencoder, material.split, target)
-            shutil.copy(run / COST_FILE, target)
-        return trained
-
-
-def _known(folder: Path, recipe: Recipe, run: Path) -> Trained | None:
-    """Return a shipped model; None where there is none of this recipe."""
-    if not folder.is_dir():
-        return None
-    made_by, autoencoder = load_weights(folder)
-    seconds = json.loads((folder / COST_FILE).read_text(encoding="utf-8"))["cpu_seconds"]
-    return Trained(autoencoder, seconds / 60, run) if made_by == recipe else None
+            write_shipped(recipe, autoencoder, material.split, run, target)
+        return Trained(autoencoder, seconds / 60, run)
 
 
 def as_tensor(frames: Frames) -> Tensor:

@@ -63,6 +63,7 @@ def denoising(course: Course, section: Section) -> None:
             course.digits,
             {"kind": "plain", "latent_dim": UNITS, "corruption": value},
             plan.steps,
+            ship=True,
         )
         for value in plan.corruptions
     }

@@ -75,8 +75,10 @@ def _vq(plan: Plan, likelihood: str = "bernoulli") -> dict[str, Any]:
 
 def _likelihood(course: Course, section: Section, plan: Plan) -> None:
     binary = {"binarise": True}
-    trained = course.trained("neighbours-vq-binary", course.digits, _vq(plan) | binary, plan.steps)
-    other = course.trained("neighbours-vae-binary", course.digits, _vector("variational", plan) | binary, plan.steps)
+    trained = course.trained("neighbours-vq-binary", course.digits, _vq(plan) | binary, plan.steps, ship=True)
+    other = course.trained(
+        "neighbours-vae-binary", course.digits, _vector("variational", plan) | binary, plan.steps, ship=True
+    )
     model, frames = trained.of_kind(Vq), binarised(course.digits.test)
     pixels, codes = bounds(model, frames)
     nats, bits = float((pixels + codes).mean()), float(codes.mean()) / math.log(2)
@@ -121,7 +123,7 @@ def _samples(course: Course, section: Section, plan: Plan) -> None:
         "vq": _vq(plan),
     }
     models = {
-        kind: course.trained(f"neighbours-{kind}", course.digits, config, plan.steps)
+        kind: course.trained(f"neighbours-{kind}", course.digits, config, plan.steps, ship=True)
         for kind, config in configs.items()
     }
     judge = models["variational"].autoencoder
@@ -167,7 +169,7 @@ def _anomalies(course: Course, section: Section, plan: Plan) -> None:
     for digit in plan.held_out:
         material, unseen = without(course, digit), course.labels[1] == digit
         variational, quantised = (
-            course.trained(f"neighbours-{name}-not-{digit}", material, config, plan.held_out_steps)
+            course.trained(f"neighbours-{name}-not-{digit}", material, config, plan.held_out_steps, ship=True)
             for name, config in (("vae", _vector("variational", plan)), ("vq", _vq(plan, "gaussian")))
         )
         scores = scores_of(variational.of_kind(Variational), quantised.of_kind(Vq), material.test)

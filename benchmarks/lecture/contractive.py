@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks.lecture.bottleneck import COLUMN
-from benchmarks.lecture.course import Course
+from benchmarks.lecture.course import Course, Trained
 from benchmarks.lecture.measures import digit_probe, in_batches, mean_distance, singular_values, squared_error
 from benchmarks.lecture.page import Section
 from training.autoencoders.base import Autoencoder
@@ -105,10 +105,20 @@ def contractive(course: Course, section: Section) -> None:
     section.plot("spectra", caption, _spectra([*nearest, *contracted]))
 
 
+def train_contractive(course: Course) -> dict[str, Trained]:
+    """Return the contractive autoencoders, by what they are called."""
+    plan = QUICK if course.quick else FULL
+    return {f"contractive, λ = {value:g}": _train(course, value, plan.steps) for value in plan.contractions}
+
+
+def _train(course: Course, contraction: float, steps: int) -> Trained:
+    config = {"kind": "contractive", "latent_dim": UNITS, "contraction": contraction}
+    return course.trained(f"contractive-{contraction:g}-{steps}", course.digits, config, steps, ship=True)
+
+
 def _find(course: Course, contraction: float, steps: int, plan: Plan) -> Finding:
     digits = course.digits
-    config = {"kind": "contractive", "latent_dim": UNITS, "contraction": contraction}
-    model = course.trained(f"contractive-{contraction:g}-{steps}", digits, config, steps, ship=True).autoencoder
+    model = _train(course, contraction, steps).autoencoder
     spectra = singular_values(model, digits.test[: plan.frames])
     return Finding(
         f"λ = {contraction:g}" if contraction else f"plain, {steps:,} steps",

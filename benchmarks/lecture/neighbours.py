@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from benchmarks.lecture.bottleneck import error_of
-from benchmarks.lecture.course import BATCH, Course, Material
+from benchmarks.lecture.course import BATCH, Course, Material, Trained
 from benchmarks.lecture.measures import energy_distance, in_batches
 from benchmarks.lecture.page import Section
 from benchmarks.lecture.variational import Seen, binarised
@@ -117,15 +117,7 @@ def bounds(model: Vq, frames: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _samples(course: Course, section: Section, plan: Plan) -> None:
-    configs = {
-        "variational": _vector("variational", plan),
-        "vaegan": _vector("vaegan", plan),
-        "vq": _vq(plan),
-    }
-    models = {
-        kind: course.trained(f"neighbours-{kind}", course.digits, config, plan.steps, ship=True)
-        for kind, config in configs.items()
-    }
+    models = train_generators(course)
     judge = models["variational"].autoencoder
     test, other = course.digits.test[: plan.draws], course.digits.learned[: plan.draws]
     drawn = {"test images": test, "as many training images": other}
@@ -151,6 +143,16 @@ def _samples(course: Course, section: Section, plan: Plan) -> None:
     )
     pictures = [list(to_levels(frames[:SHOWN]).numpy()) for frames in drawn.values()]
     section.pictures("samples", "Row by row: " + ", ".join(drawn), pictures)
+
+
+def train_generators(course: Course) -> dict[str, Trained]:
+    """Return the kinds that samples are drawn from."""
+    plan = QUICK if course.quick else FULL
+    configs = {kind: _vector(kind, plan) for kind in ("variational", "vaegan")} | {"vq": _vq(plan)}
+    return {
+        kind: course.trained(f"neighbours-{kind}", course.digits, config, plan.steps, ship=True)
+        for kind, config in configs.items()
+    }
 
 
 def draws(model: Autoencoder[Any], count: int) -> Tensor:

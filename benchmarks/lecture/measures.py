@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -95,6 +96,5 @@ def energy_distance(one: Tensor, other: Tensor) -> float:
 
 
 def rank_correlation(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
-    """Return Spearman's correlation of two rows of numbers without ties."""
-    first, second = (np.argsort(np.argsort(values)).astype(np.float64) for values in (one, other))
-    return float(np.corrcoef(first, second)[0, 1])
+    """Return Spearman's correlation of two rows of numbers."""
+    return float(spearmanr(one, other).statistic)

@@ -329,8 +329,8 @@ def _map(course: Course, section: Section, plan: Plan) -> None:
     section.pictures("map", caption, [list(tiles[start : start + TILES]) for start in range(0, TILES**2, TILES)])
     figure = Figure(figsize=(5.5, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    points = axes.scatter(mu[:, 0], mu[:, 1], c=course.labels[1], cmap="tab10", s=2)
-    figure.colorbar(points, label="digit")
+    points = axes.scatter(mu[:, 0], mu[:, 1], c=course.labels[1], cmap="tab10", vmin=-0.5, vmax=9.5, s=2)
+    figure.colorbar(points, label="digit", ticks=range(10))
     axes.set(xlabel="z₁", ylabel="z₂", aspect="equal")
     section.plot("codes", "Where the same model puts the test images; it was never told which digit is which", figure)
 

@@ -16,7 +16,7 @@ class RestrictedBoltzmannMachine:
     """Logistic visible units in 0..1 and logistic, or linear unit-variance, hidden units.
 
     Energy E(v, h) = -b'v - c'h - h'Wv; learned by CD-1: dW = <h v'>_data - <h v'>_one step. The constants are
-    those of Hinton and Salakhutdinov 2006.
+    those of Hinton and Salakhutdinov 2006, but for the momentum, which they raise after five epochs.
     """
 
     def __init__(self, visible: int, hidden: int, *, linear: bool = False) -> None:

@@ -7,13 +7,16 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from training.config import Recipe, read_recipe
-from training.errors import RunError
+from training.errors import RunError, TrainedOtherwise
 
 RECIPE_FILE = "config.yaml"
 BEST, LAST, INTERRUPTED = "best", "last", "interrupted"
 
 # Keys of a recipe that a run may change as it goes on.
 HARMLESS = {"memory_gib", "minimum_frames", "unreadable_share"}
+
+# Keys of `train:` that say how long, or follow from it: these may change where a run goes on to more steps.
+LENGTH = {"steps", "warmup_steps", "validate_every"}
 
 
 def checkpoint_path(run: Path, name: str) -> Path:
@@ -44,6 +47,24 @@ def newest_checkpoint(run: Path, recipe: Recipe) -> tuple[Path | None, int]:
     if steps[newest] < 0:
         raise RunError(f"{newest.parent}: every checkpoint is damaged; remove {run} and train again")
     return newest, steps[newest]
+
+
+def check_same_training(run: Path, recipe: Recipe) -> None:
+    """Raise TrainedOtherwise where a run was not trained as this recipe says, but for going on to more steps.
+
+    Who takes a kept model says that it was trained so; who goes on by hand may change rates on the way.
+    """
+    before, now = read_recipe(str(run / RECIPE_FILE)).train, recipe.train
+    free = LENGTH if before.steps < now.steps else set()
+    changed = [
+        f"train.{key} = {value!r}" for key, value in before.model_dump().items()
+        if key not in free and value != getattr(now, key)
+    ]  # fmt: skip
+    if changed:
+        raise TrainedOtherwise(
+            f"{run} was trained with {', '.join(changed)}: take the same settings, or the same and more steps; "
+            "or name another folder, or remove this one"
+        )
 
 
 def _steps(checkpoint: Path) -> int:

@@ -21,6 +21,10 @@ class RunError(TrainingError):
     """A run folder that cannot be used, or would be overwritten."""
 
 
+class TrainedOtherwise(RunError):
+    """A run folder keeps a model that was trained with other settings than those that are asked for."""
+
+
 class WeightsError(TrainingError):
     """A model folder whose weights do not fit the autoencoder that its recipe describes."""
 

@@ -4,7 +4,7 @@ import json
 import time
 from pathlib import Path
 
-from training.checkpoints import newest_checkpoint
+from training.checkpoints import check_same_training, newest_checkpoint
 from training.config import Recipe
 from training.data import Split
 from training.trainer import train
@@ -15,9 +15,12 @@ COST_FILE = "cost.json"
 def finish(recipe: Recipe, parts: Split, run: Path) -> float:
     """Train up to the last step, if it is not there yet; return the processor's seconds of all attempts.
 
-    Raises RunError where the folder keeps a run of another autoencoder, other data or another seed.
+    Raises RunError where the folder keeps a run of another autoencoder, other data or another seed, or one that was
+    trained otherwise; more steps than it was trained for are added to it.
     """
-    _, steps = newest_checkpoint(run, recipe)
+    checkpoint, steps = newest_checkpoint(run, recipe)
+    if checkpoint is not None:
+        check_same_training(run, recipe)
     cost = run / COST_FILE
     seconds = float(json.loads(cost.read_text(encoding="utf-8"))["cpu_seconds"]) if cost.is_file() else 0.0
     if steps >= recipe.train.steps and cost.is_file():

@@ -51,10 +51,11 @@ def main() -> None:
     folder = options.runs / ("quick" if options.quick else "full")
     course = Course(options.data, folder, options.quick, ships=options.ship)
     sections = [_do(part, course) for part in options.parts]
+    titles = {part: title for part, (title, _) in PARTS.items()}
     if options.quick:
-        write_page(PARTS, [course.folder], course.folder / "lecture.md")
+        write_page(titles, [course.folder], course.folder / "lecture.md")
     else:
-        write_page(PARTS, [course.folder, options.runs / "quick"], options.docs / "lecture.md")
+        write_page(titles, [course.folder, options.runs / "quick"], options.docs / "lecture.md")
     missed = [f"missed: {must}" for section in sections for must in section.musts if not must.kept]
     if missed and not options.quick:
         sys.exit("\n".join(missed))
@@ -84,9 +85,14 @@ def _do(part: str, course: Course) -> Section:
     command = f"python -m benchmarks.lecture --parts {part}"
     note = f"{QUICK_MARK} `{command} --quick`" if course.quick else f"`{command}`"
     section = Section(title, course.folder / part, note)
-    start = time.process_time()
+    course.minutes.clear()
+    start, before = time.process_time(), course.cpu_seconds
     study(course, section)
-    section.say(f"This run of the part took {(time.process_time() - start) / 60:.1f} CPU minutes.")
+    measuring = time.process_time() - start - (course.cpu_seconds - before)
+    section.say(
+        f"Training its models took {sum(course.minutes.values()):.1f} CPU minutes, in however many runs; measuring "
+        f"took {measuring / 60:.1f} in this one."
+    )
     section.write()
     return section
 

@@ -17,9 +17,10 @@ def compare(course: Course, section: Section) -> None:
     """Train every kind on normal footage and show the ladder."""
     order = order_of(course)
     ladder = climb(order, read_parts(order))
+    course.minutes.update({rung.name: rung.detector.minutes or 0.0 for rung in ladder.autoencoders})
     section.say(
         "Nobody has labelled a new camera's frames, so anomalies are made: `python -m training compare FRAMES` trains "
-        "every kind that can score on the camera's own normal frames, holds all to the same false alarms, and puts "
+        "every kind that can score on the camera's own normal frames, sets thresholds for equal false alarms, and puts "
         f"synthetic anomalies into frames that nothing was learnt from. Here: `{command_of(order)}`."
     )
     section.table(protocol(ladder).rstrip("."), rows(ladder))

@@ -1,6 +1,6 @@
 """Contraction: what the penalty on the encoder's Jacobian does to the code, at equal reconstruction error."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +9,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks.lecture.bottleneck import COLUMN
-from benchmarks.lecture.course import Course
-from benchmarks.lecture.measures import in_batches, mean_distance, probe_accuracy, singular_values, squared_error
+from benchmarks.lecture.course import Course, Trained
+from benchmarks.lecture.measures import digit_probe, in_batches, mean_distance, singular_values, squared_error
 from benchmarks.lecture.page import Section
 from training.autoencoders.base import Autoencoder
 from training.card import Row
 
 UNITS = 144
+NORM, MOVED, PROBE = "mean \\|J\\|_F", "code moved by noise (%)", "linear probe (%)"
 SIGMA = 0.1  # of the noise that should not move a code; pixels are in 0..1
 
 
@@ -37,7 +38,7 @@ class Plan:
     """Images that the linear probe learns from."""
 
 
-FULL = Plan((0.01, 0.03, 0.1, 0.3), 20_000, (500, 1_000, 2_000, 4_000, 8_000, 20_000), 1_000, 20_000)
+FULL = Plan((0.01, 0.03, 0.1, 0.3), 20_000, (500, 1_000, 2_000, 4_000, 8_000, 11_000, 15_000, 20_000), 1_000, 20_000)
 QUICK = Plan((0.1,), 600, (100, 300, 600), 50, 2_000)
 
 
@@ -62,11 +63,18 @@ class Finding:
         return {
             "": self.name,
             COLUMN: self.error,
-            "mean \\|J\\|_F": self.norm,
+            NORM: self.norm,
             "singular values above a tenth of the largest": float((self.spectrum > self.spectrum[0] / 10).sum()),
-            "code moved by noise (%)": 100 * self.moved,
-            "linear probe (%)": self.accuracy,
+            MOVED: 100 * self.moved,
+            PROBE: self.accuracy,
         }
+
+
+COMPARED: dict[str, Callable[[Finding], float]] = {
+    NORM: lambda found: found.norm,
+    MOVED: lambda found: 100 * found.moved,
+    PROBE: lambda found: found.accuracy,
+}
 
 
 def contractive(course: Course, section: Section) -> None:
@@ -87,27 +95,38 @@ def contractive(course: Course, section: Section) -> None:
         "the codes of two test images; a code that is only smaller gains nothing by it. The probe is logistic "
         f"regression on the standardised codes of {plan.probe:,} images."
     )
-    section.table("At equal reconstruction error", [_beside(found, plain) for found in contracted])
+    section.table(
+        "At equal reconstruction error; the plain one's figures lie between those of the nearest errors",
+        [_beside(found, plain) for found in contracted],
+    )
     section.plot("norms", "Norm of the Jacobian against the reconstruction error", _norms(plain, contracted))
     nearest = [one for one in plain if any(one is nearest_to(other, plain) for other in contracted)]
     caption = "Mean singular values of the Jacobian, beside the plain autoencoders of the nearest errors"
     section.plot("spectra", caption, _spectra([*nearest, *contracted]))
 
 
+def train_contractive(course: Course) -> dict[str, Trained]:
+    """Return the contractive autoencoders, by what they are called."""
+    plan = QUICK if course.quick else FULL
+    return {f"contractive, λ = {value:g}": _train(course, value, plan.steps) for value in plan.contractions}
+
+
+def _train(course: Course, contraction: float, steps: int) -> Trained:
+    config = {"kind": "contractive", "latent_dim": UNITS, "contraction": contraction}
+    return course.trained(f"contractive-{contraction:g}-{steps}", course.digits, config, steps, ship=True)
+
+
 def _find(course: Course, contraction: float, steps: int, plan: Plan) -> Finding:
     digits = course.digits
-    config = {"kind": "contractive", "latent_dim": UNITS, "contraction": contraction}
-    model = course.trained(f"contractive-{contraction:g}-{steps}", digits, config, steps).autoencoder
+    model = _train(course, contraction, steps).autoencoder
     spectra = singular_values(model, digits.test[: plan.frames])
-    codes = in_batches(model.encode, digits.learned[: plan.probe]), in_batches(model.encode, digits.test)
-    labels = course.labels[0][: plan.probe], course.labels[1]
     return Finding(
         f"λ = {contraction:g}" if contraction else f"plain, {steps:,} steps",
         squared_error(digits.test, in_batches(model.reconstruct, digits.test)),
         spectra.mean(0),
         float(spectra.square().sum(1).sqrt().mean()),
         moved_by_noise(model, digits.test[: plan.frames]),
-        probe_accuracy(codes, labels),
+        digit_probe(course, model, plan.probe),
     )
 
 
@@ -119,13 +138,13 @@ def moved_by_noise(model: Autoencoder[Tensor], frames: Tensor) -> float:
     return float((in_batches(model.encode, frames + noise) - codes).norm(dim=1).mean()) / mean_distance(codes)
 
 
-def norm_at(error: float, findings: Sequence[Finding]) -> float | None:
-    """Return the norm at a reconstruction error, between the nearest findings; None outside of them."""
+def at_error(error: float, findings: Sequence[Finding], measured: Callable[[Finding], float]) -> float | None:
+    """Return what is measured at a reconstruction error, between the nearest findings; None outside of them."""
     by_error = sorted(findings, key=lambda found: found.error)
     errors = [found.error for found in by_error]
     if not errors[0] <= error <= errors[-1]:
         return None
-    return float(np.interp(error, errors, [found.norm for found in by_error]))
+    return float(np.interp(error, errors, [measured(found) for found in by_error]))
 
 
 def nearest_to(found: Finding, others: Sequence[Finding]) -> Finding:
@@ -134,14 +153,11 @@ def nearest_to(found: Finding, others: Sequence[Finding]) -> Finding:
 
 
 def _beside(found: Finding, plain: Sequence[Finding]) -> Row:
-    usual = norm_at(found.error, plain)
-    return {
-        "": found.name,
-        COLUMN: found.error,
-        "mean \\|J\\|_F": found.norm,
-        "of the plain one": "no plain one has this error" if usual is None else usual,
-        "ratio": "" if usual is None else found.norm / usual,
-    }
+    row: dict[str, str | float] = {"": found.name, COLUMN: found.error}
+    for name, measured in COMPARED.items():
+        usual = at_error(found.error, plain, measured)
+        row |= {name: measured(found), f"{name}, plain": "no plain one has this error" if usual is None else usual}
+    return row
 
 
 def _norms(plain: Sequence[Finding], contracted: Sequence[Finding]) -> Figure:
@@ -161,7 +177,7 @@ def _spectra(findings: Sequence[Finding]) -> Figure:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     for found in findings:
-        axes.plot(found.spectrum.numpy(), label=found.name)
+        axes.plot(found.spectrum.numpy(), label=f"{found.name}: error {found.error:.2f}")
     axes.set_yscale("log")
     axes.set(xlabel="direction, the strongest first", ylabel="singular value")
     axes.legend(fontsize="small")

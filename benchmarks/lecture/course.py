@@ -1,31 +1,31 @@
 """What the parts of the lecture share: pictures to learn from, and models that are trained once and kept."""
 
 import json
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from benchmarks.lecture.shipping import read_shipped, write_shipped
 from training.autoencoders.base import Autoencoder
+from training.checkpoints import RECIPE_FILE
 from training.config import Recipe, parse_recipe
 from training.data import DataConfig, Frames, Split, load, split
-from training.export import export
 from training.graph import to_unit
 from training.runs import COST_FILE, finish
 from training.trainer import load_run
-from training.weights import load_weights
 
 SHIPPED = Path("models/lecture")
 SEED = 0
 BATCH = 100
 
+Kind = TypeVar("Kind", bound=Autoencoder[Any])
 Labels = npt.NDArray[np.integer[Any]]
 
 DIGITS = {
@@ -65,6 +65,15 @@ class Trained:
     minutes: float
     """Of one core, in training."""
 
+    run: Path
+    """The folder for what is kept of it."""
+
+    def of_kind(self, kind: type[Kind]) -> Kind:
+        """Return the autoencoder as one of this kind; raise TypeError where it is another."""
+        if not isinstance(self.autoencoder, kind):
+            raise TypeError(f"a {kind.__name__} is needed, this is a {type(self.autoencoder).__name__}")
+        return self.autoencoder
+
 
 @dataclass(frozen=True)
 class Course:
@@ -79,6 +88,8 @@ class Course:
     quick: bool
     shipped: Path = SHIPPED
     ships: bool = False
+    minutes: dict[str, float] = field(default_factory=dict)
+    """Of training, by the models that were handed out so far."""
 
     @cached_property
     def digits(self) -> Material:
@@ -103,6 +114,12 @@ class Course:
         config = DataConfig.model_validate(data)
         parts = split(load(config, self.root), config, SEED)
         return Material("ped2", "UCSD Ped2", data, parts, as_tensor(parts.calibration))
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What all training in the folder took so far."""
+        costs = self.folder.glob(f"models/**/{COST_FILE}")
+        return sum(float(json.loads(cost.read_text(encoding="utf-8"))["cpu_seconds"]) for cost in costs)
 
     def trained(
         self,
@@ -129,25 +146,20 @@ class Course:
             },
             name,
         )  # fmt: skip
-        run, target = self.folder / "models" / name, self.shipped / name
-        ship = ship and not self.quick
-        if ship and not run.exists() and (known := _known(target, recipe)):
-            return known
+        found = self._trained(recipe, material, ship=ship and not self.quick)
+        self.minutes[name] = found.minutes
+        return found
+
+    def _trained(self, recipe: Recipe, material: Material, *, ship: bool) -> Trained:
+        run, target = self.folder / "models" / recipe.name, self.shipped / recipe.name
+        if ship and not (run / RECIPE_FILE).exists() and (known := read_shipped(target, recipe)):
+            autoencoder, seconds = known
+            return Trained(autoencoder, seconds / 60, run)
         seconds = finish(recipe, material.split, run)
-        trained = Trained(load_run(run)[1], seconds / 60)
+        autoencoder = load_run(run)[1]
         if ship and self.ships:
-            export(recipe, trained.autoencoder, material.split, target)
-            shutil.copy(run / COST_FILE, target)
-        return trained
-
-
-def _known(folder: Path, recipe: Recipe) -> Trained | None:
-    """Return a shipped model; None where there is none of this recipe."""
-    if not folder.is_dir():
-        return None
-    made_by, autoencoder = load_weights(folder)
-    seconds = json.loads((folder / COST_FILE).read_text(encoding="utf-8"))["cpu_seconds"]
-    return Trained(autoencoder, seconds / 60) if made_by == recipe else None
+            write_shipped(recipe, autoencoder, material.split, run, target)
+        return Trained(autoencoder, seconds / 60, run)
 
 
 def as_tensor(frames: Frames) -> Tensor:

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from benchmarks.lecture.course import Labels
+from benchmarks.lecture.course import Course, Labels
 from training.autoencoders.base import Autoencoder
 
 AT_ONCE = 500  # frames that go through a network at once
@@ -73,6 +74,13 @@ def probe_accuracy(codes: tuple[Tensor, Tensor], labels: tuple[Labels, Labels]) 
     return 100 * float(probe.score(codes[1].numpy(), labels[1]))
 
 
+def digit_probe(course: Course, model: Autoencoder[Tensor], count: int) -> float:
+    """Return the accuracy of a probe that learns from the codes of so many digits, on those of the test images."""
+    digits, (known, test) = course.digits, course.labels
+    codes = in_batches(model.encode, digits.learned[:count]), in_batches(model.encode, digits.test)
+    return probe_accuracy(codes, (known[:count], test))
+
+
 def mean_distance(points: Tensor) -> float:
     """Return the mean Euclidean distance of two different rows of [n, d]."""
     return float(torch.nn.functional.pdist(points).mean())
@@ -88,6 +96,5 @@ def energy_distance(one: Tensor, other: Tensor) -> float:
 
 
 def rank_correlation(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
-    """Return Spearman's correlation of two rows of numbers without ties."""
-    first, second = (np.argsort(np.argsort(values)).astype(np.float64) for values in (one, other))
-    return float(np.corrcoef(first, second)[0, 1])
+    """Return Spearman's correlation of two rows of numbers."""
+    return float(spearmanr(one, other).statistic)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +25,6 @@ from training.graph import to_levels
 PIXELCNN = 81.30  # nats, van den Oord et al. 2016, binarised MNIST
 LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
 SHOWN = 12
-
-Kind = TypeVar("Kind", bound=Autoencoder[Any])
 
 
 @dataclass(frozen=True)
@@ -75,20 +73,16 @@ def _vq(plan: Plan, likelihood: str = "bernoulli") -> dict[str, Any]:
     return {"kind": "vq", "likelihood": likelihood, **plan.vq}
 
 
-def _of_kind(kind: type[Kind], trained: Trained) -> Kind:
-    if not isinstance(trained.autoencoder, kind):
-        raise TypeError(f"a {kind.__name__} is needed, this is a {type(trained.autoencoder).__name__}")
-    return trained.autoencoder
-
-
 def _likelihood(course: Course, section: Section, plan: Plan) -> None:
     binary = {"binarise": True}
-    trained = course.trained("neighbours-vq-binary", course.digits, _vq(plan) | binary, plan.steps)
-    other = course.trained("neighbours-vae-binary", course.digits, _vector("variational", plan) | binary, plan.steps)
-    model, frames = _of_kind(Vq, trained), binarised(course.digits.test)
+    trained = course.trained("neighbours-vq-binary", course.digits, _vq(plan) | binary, plan.steps, ship=True)
+    other = course.trained(
+        "neighbours-vae-binary", course.digits, _vector("variational", plan) | binary, plan.steps, ship=True
+    )
+    model, frames = trained.of_kind(Vq), binarised(course.digits.test)
     pixels, codes = bounds(model, frames)
     nats, bits = float((pixels + codes).mean()), float(codes.mean()) / math.log(2)
-    seen = Seen(_of_kind(Variational, other), frames)
+    seen = Seen(other.of_kind(Variational), frames)
     size = frames[0].numel()
     rows: list[Row] = [
         _bound("vq, -log p(x\\|e) - log p(k)", nats, size, trained.minutes),
@@ -123,15 +117,7 @@ def bounds(model: Vq, frames: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _samples(course: Course, section: Section, plan: Plan) -> None:
-    configs = {
-        "variational": _vector("variational", plan),
-        "vaegan": _vector("vaegan", plan),
-        "vq": _vq(plan),
-    }
-    models = {
-        kind: course.trained(f"neighbours-{kind}", course.digits, config, plan.steps)
-        for kind, config in configs.items()
-    }
+    models = train_generators(course)
     judge = models["variational"].autoencoder
     test, other = course.digits.test[: plan.draws], course.digits.learned[: plan.draws]
     drawn = {"test images": test, "as many training images": other}
@@ -159,6 +145,16 @@ def _samples(course: Course, section: Section, plan: Plan) -> None:
     section.pictures("samples", "Row by row: " + ", ".join(drawn), pictures)
 
 
+def train_generators(course: Course) -> dict[str, Trained]:
+    """Return the kinds that samples are drawn from."""
+    plan = QUICK if course.quick else FULL
+    configs = {kind: _vector(kind, plan) for kind in ("variational", "vaegan")} | {"vq": _vq(plan)}
+    return {
+        kind: course.trained(f"neighbours-{kind}", course.digits, config, plan.steps, ship=True)
+        for kind, config in configs.items()
+    }
+
+
 def draws(model: Autoencoder[Any], count: int) -> Tensor:
     """Return samples [count, C, H, W] in grey levels as the exported graph gives them, the same every time."""
     latents = torch.randn(count, model.latent_dim or 0, generator=torch.Generator().manual_seed(0))
@@ -174,14 +170,11 @@ def _anomalies(course: Course, section: Section, plan: Plan) -> None:
     rows: list[Row] = []
     for digit in plan.held_out:
         material, unseen = without(course, digit), course.labels[1] == digit
-        variational = _of_kind(
-            Variational,
-            course.trained(f"neighbours-vae-not-{digit}", material, _vector("variational", plan), plan.held_out_steps),
+        variational, quantised = (
+            course.trained(f"neighbours-{name}-not-{digit}", material, config, plan.held_out_steps, ship=True)
+            for name, config in (("vae", _vector("variational", plan)), ("vq", _vq(plan, "gaussian")))
         )
-        quantised = _of_kind(
-            Vq, course.trained(f"neighbours-vq-not-{digit}", material, _vq(plan, "gaussian"), plan.held_out_steps)
-        )
-        scores = scores_of(variational, quantised, material.test)
+        scores = scores_of(variational.of_kind(Variational), quantised.of_kind(Vq), material.test)
         figures = {name: 100 * auroc(unseen, found.numpy()) for name, found in scores.items()}
         rows.append({"never seen": str(digit), **figures})
     section.table(f"A digit that was never seen among the {len(course.digits.test):,} test images, AUROC (%)", rows)

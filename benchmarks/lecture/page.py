@@ -1,7 +1,8 @@
 """What a part of the lecture found, kept as Markdown with its pictures, and the page that is made of all parts."""
 
+import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -78,16 +79,32 @@ class Section:
         draft.replace(self.folder / SECTION)
 
 
-def write_page(parts: Iterable[str], folders: Sequence[Path], page: Path) -> None:
-    """Write the page and its images from the first folder that has each part; parts that none has are left out."""
+def write_page(titles: Mapping[str, str], folders: Sequence[Path], page: Path) -> None:
+    """Write the page and its images: each part, by its title, from the first folder that has it.
+
+    What the page says of a part already stays where no folder has the part, or where only quick figures would replace
+    full ones: runs are not part of a clone, the page is.
+    """
     images = page.parent / "images"
     images.mkdir(parents=True, exist_ok=True)
+    said = _said(page)
     sections = []
-    for part in parts:
+    for part, title in titles.items():
+        before = said.get(title)
         found = next((folder / part for folder in folders if (folder / part / SECTION).is_file()), None)
-        if found is None:
+        text = None if found is None else (found / SECTION).read_text(encoding="utf-8")
+        if found is None or text is None or (before is not None and QUICK_MARK in text and QUICK_MARK not in before):
+            sections += [] if before is None else [before]
             continue
-        sections.append((found / SECTION).read_text(encoding="utf-8"))
+        sections.append(text)
         for picture in sorted(found.glob("*.png")):
             shutil.copyfile(picture, images / f"lecture-{part}-{picture.name}")
     page.write_text("\n".join([HEAD, *sections]), encoding="utf-8")
+
+
+def _said(page: Path) -> dict[str, str]:
+    """Return what the page says of each part, by its title."""
+    if not page.is_file():
+        return {}
+    _, *blocks = re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {block.partition("\n")[0]: f"## {block.strip()}\n" for block in blocks}

@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from tests.training.tiny import recipe
-from training.checkpoints import BEST, INTERRUPTED, LAST, RECIPE_FILE, check_run, checkpoint_path, newest_checkpoint
+from training.checkpoints import (
+    BEST,
+    INTERRUPTED,
+    LAST,
+    RECIPE_FILE,
+    check_run,
+    check_same_training,
+    checkpoint_path,
+    newest_checkpoint,
+)
 from training.config import Recipe, write_recipe
 from training.errors import RunError
 
@@ -78,6 +87,25 @@ def test_another_recipe_does_not_go_on_with_it(run: Path, changed: Recipe, named
 def test_what_does_not_change_the_weights_or_the_split_may_change(run: Path, changes: dict[str, Any]) -> None:
     save(run, LAST, 4)
     assert newest_checkpoint(run, recipe(**changes))[1] == 4
+
+
+@pytest.mark.parametrize(
+    ("train", "named"),
+    [
+        ({"learning_rate": 0.02}, "train.learning_rate = 0.01"),
+        ({"batch_size": 8, "steps": 60}, "train.batch_size = 4"),
+        ({"steps": 5}, "train.steps = 6"),
+        ({"warmup_steps": 3}, "train.warmup_steps = 0"),
+    ],
+)
+def test_a_model_is_not_said_to_be_trained_as_it_was_not(run: Path, train: dict[str, Any], named: str) -> None:
+    with pytest.raises(RunError, match=f"was trained with {named}: take the same settings, or the same and more steps"):
+        check_same_training(run, recipe(train=train))
+
+
+@pytest.mark.parametrize("train", [{}, {"steps": 60, "warmup_steps": 6, "validate_every": 30}])
+def test_a_model_may_be_trained_for_more_steps(run: Path, train: dict[str, Any]) -> None:
+    check_same_training(run, recipe(train=train))
 
 
 def test_a_run_is_neither_overwritten_nor_made_up(tmp_path: Path) -> None:

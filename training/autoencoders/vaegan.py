@@ -8,7 +8,10 @@ strokes and edges where a sum over pixels looks at each pixel by itself. The los
     - E log s(D(x)) - E log s(-D(x')),
 
 s being the sigmoid. One backward pass serves both players: in the first line D's weights are constants, in the second
-x' is. Spectral normalisation (Miyato et al. 2018) bounds D's slopes, and with them what it can do to the decoder.
+x' is. Two things are unlike Larsen et al.: they compare reconstructions in D's features only, and here the pixels'
+log p(x|z) stays; their encoder learns nothing from deceiving D, and here that gradient goes through reconstructions
+into the encoder too. Spectral normalisation (Miyato et al. 2018) bounds D's slopes, and with them what it can do to
+the decoder.
 """
 
 import itertools

@@ -18,7 +18,7 @@ from training.compare.order import Order
 from training.compare.parts import Parts, too_short
 from training.config import Recipe, parse_recipe
 from training.data import Split
-from training.errors import RunError, TrainingError
+from training.errors import RunError, TrainedOtherwise, TrainingError
 from training.export import export
 from training.graph import to_unit
 from training.runs import finish
@@ -63,11 +63,16 @@ class LeftOut(Exception):
 
 
 def train_candidate(order: Order, parts: Parts, name: str, kind: type[Autoencoder[Any]]) -> Exported:
-    """Train (or go on, or take what is kept) and export. Raises LeftOut where the kind cannot, with the reason."""
+    """Train (or go on, or take what is kept) and export. Raises LeftOut where the kind cannot, with the reason.
+
+    Raises TrainedOtherwise where what is kept was trained for longer: the table would tell of another training.
+    """
     if Task.SCORE not in kind.tasks:
         raise LeftOut("it gives no anomaly score")
     try:
         return _trained(order, parts, name, kind)
+    except TrainedOtherwise:
+        raise
     except (ClearwatchError, TrainingError, ValueError) as error:  # pydantic's is a ValueError
         raise LeftOut(" ".join(str(error).split())) from error
 

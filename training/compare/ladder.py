@@ -1,4 +1,4 @@
-"""The ladder: how much each detector catches at the false alarms that all are held to, and at what cost."""
+"""The ladder: how much each detector catches at thresholds set for equal false alarms, and at what cost."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -80,11 +80,20 @@ class Ladder:
 
     @property
     def pick(self) -> Rung | None:
-        """The fastest autoencoder whose recall lies within the interval of the best one's."""
+        """The fastest autoencoder that the best one does not surpass."""
         if not self.autoencoders:
             return None
-        enough = min(self.autoencoders[0].interval[0], self.autoencoders[0].recall)
-        return min((rung for rung in self.autoencoders if rung.recall >= enough), key=lambda rung: rung.milliseconds)
+        best = self.autoencoders[0]
+        enough = (rung for rung in self.autoencoders if not self.surpasses(best, rung))
+        return min(enough, key=lambda rung: rung.milliseconds)
+
+    def surpasses(self, one: Rung, other: Rung) -> bool:
+        """Tell whether one catches more by a difference that is hardly chance: its interval lies above 0.
+
+        Both judge the same frames, so that they are compared place by place.
+        """
+        low, _ = bootstrap_mean(one.caught.astype(np.int8) - other.caught, self.anomalies.clips)
+        return low > 0
 
 
 def climb(order: Order, parts: Parts) -> Ladder:
@@ -129,21 +138,23 @@ def _measure(detector: Detector, parts: Parts, anomalies: Anomalies, false_alarm
         detector=detector,
         threshold=threshold,
         caught=caught,
-        interval=bootstrap_recall(caught, anomalies.clips),
+        interval=bootstrap_mean(caught, anomalies.clips),
         false_alarms=float((quiet > threshold).mean()),
         auroc=separation(quiet, scores),
         milliseconds=detector.milliseconds(parts.test),
     )
 
 
-def bootstrap_recall(caught: npt.NDArray[np.bool_], clips: Sequence[int] | npt.NDArray[np.intp]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of caught [sorts, places], over clips and blocks of places in them.
+def bootstrap_mean(
+    found: npt.NDArray[np.integer] | npt.NDArray[np.bool_], clips: Sequence[int] | npt.NDArray[np.intp]
+) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of what was found [sorts, places], over clips and blocks of places in them.
 
     A place is drawn with the anomalies of every sort: they share its frames.
     """
     rng = np.random.default_rng(0)
-    found = caught.sum(0)
-    blocks = BlockBootstrap.of(found, np.asarray(clips, np.intp))
-    means = [float(found[blocks.draw(rng)].mean()) / len(caught) for _ in range(BOOTSTRAPS)]
+    sums = found.sum(0)
+    blocks = BlockBootstrap.of(sums, np.asarray(clips, np.intp))
+    means = [float(sums[blocks.draw(rng)].mean()) / len(found) for _ in range(BOOTSTRAPS)]
     low, high = np.quantile(means, INTERVAL)
     return float(low), float(high)

@@ -16,8 +16,9 @@ CELL = 1.7  # inches a picture is wide
 def draw_heat_maps(ladder: Ladder) -> Figure:
     """Draw the anomaly of every sort at the middle place, row by row, and the heat map of every kind.
 
-    The frame around a heat map is green where the kind's score is above its threshold, and red where it is not. The
-    colours of a heat map are on the scale that the kind was calibrated to: black is normal.
+    The frame around a heat map is green where the anomaly was caught: the kind's score is above its threshold, and is
+    not without the anomaly; red where it was not. The colours of a heat map are on the scale that the kind was
+    calibrated to: black is normal.
     """
     anomalies = ladder.anomalies
     sorts, middle = anomalies.sorts, anomalies.places // 2

@@ -49,7 +49,8 @@ def protocol(ladder: Ladder) -> str:
         f"is above the threshold that {100 * order.false_alarm_rate:g} % of normal frames may exceed, and is not "
         "without the anomaly; in brackets its 95 % interval by block bootstrap. False alarms: % of the normal frames "
         "measured on. AUROC in %. Every detector judges the same frames. ms a frame: median on one thread, in "
-        f"onnxruntime, optical flow included. Seed {order.seed}."
+        "onnxruntime, optical flow included. Clearly less, and to lose, is a difference at the same places whose "
+        f"interval leaves out 0. Seed {order.seed}."
     )
 
 
@@ -68,10 +69,11 @@ def _losses(ladder: Ladder) -> Iterator[str]:
     best = ladder.baselines[0]
     losing = [rung for rung in ladder.autoencoders if rung.recall < best.recall]
     for rung in losing:
-        close = ", which may be chance" if best.recall <= rung.interval[1] else ""
+        clear = ladder.surpasses(best, rung)
+        loses, chance = ("loses to", "") if clear else ("does no better than", "; the difference may be chance")
         yield (
-            f"{rung.name} loses to {best.name}, which learns nothing: it catches {_percent(rung)} of the anomalies, "
-            f"{best.name} {_percent(best)}{close}."
+            f"{rung.name} {loses} {best.name}, which learns nothing: it catches {_percent(rung)} of the anomalies, "
+            f"{best.name} {_percent(best)}{chance}."
         )
     if ladder.autoencoders and not losing:
         yield f"No autoencoder loses to what learns nothing; the best of that, {best.name}, catches {_percent(best)}."
@@ -85,16 +87,17 @@ def _choice(ladder: Ladder) -> Iterator[str]:
     best = ladder.autoencoders[0]
     cost = f"{_percent(pick)} of the anomalies at {pick.milliseconds:.2f} ms a frame"
     if pick is best:
-        why = "it catches most, and no faster kind comes within the interval of that"
+        why = "it catches most, and every faster kind clearly less"
     else:
-        low, high = (f"{100 * bound:.0f}" for bound in best.interval)
         why = (
-            f"the fastest within the interval of the best, {best.name}, {low} to {high} % ({best.milliseconds:.2f} ms)"
+            f"the fastest of those that do not catch clearly less than the best, {best.name}, {_percent(best)} at "
+            f"{best.milliseconds:.2f} ms"
         )
     yield f"Pick: {pick.name}, {cost}: {why}."
-    if ladder.baselines and pick.recall < ladder.baselines[0].recall:
+    nothing = next(iter(ladder.baselines), None)
+    if nothing is not None and pick.recall < nothing.recall:
         yield (
-            f"But {ladder.baselines[0].name} catches more, and learns nothing: before you take any kind, train for "
+            f"But {nothing.name} catches {_percent(nothing)}, and learns nothing: before you take any kind, train for "
             "longer (--minutes), on more frames or on larger ones (--pixels)."
         )
 

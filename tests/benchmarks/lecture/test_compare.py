@@ -28,6 +28,7 @@ def test_the_part_shows_the_ladder_and_the_verdict(course: Course, monkeypatch: 
     assert "\n- Pick: plain, " in text
     assert "denoising is left out: it gives no anomaly score." in text
     assert (section.folder / "heat-maps.png").is_file()
+    assert 60 * course.minutes["plain"] == pytest.approx(course.cpu_seconds)
     assert (course.folder / "models" / "compare" / "models" / "plain" / "manifest.json").is_file()
 
 

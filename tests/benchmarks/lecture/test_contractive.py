@@ -7,21 +7,34 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.lecture import contractive as part
-from benchmarks.lecture.contractive import SIGMA, Finding, Plan, contractive, moved_by_noise, nearest_to, norm_at
+from benchmarks.lecture.contractive import (
+    COMPARED,
+    MOVED,
+    NORM,
+    SIGMA,
+    Finding,
+    Plan,
+    at_error,
+    contractive,
+    moved_by_noise,
+    nearest_to,
+)
 from benchmarks.lecture.course import Course
 from benchmarks.lecture.page import Section
 
 
 def finding(error: float, norm: float) -> Finding:
-    return Finding(f"{error:g}", error, torch.ones(3), norm, 0.1, 90)
+    return Finding(f"{error:g}", error, torch.ones(3), norm, error / 100, 90)
 
 
-def test_the_norm_at_an_error_lies_between_the_neighbours() -> None:
+def test_what_is_measured_at_an_error_lies_between_the_neighbours() -> None:
     rungs = [finding(20, 1.0), finding(10, 3.0), finding(5, 4.0)]
-    assert norm_at(15, rungs) == pytest.approx(2.0)
-    assert norm_at(5, rungs) == pytest.approx(4.0)
-    assert norm_at(4.9, rungs) is None
-    assert norm_at(21, rungs) is None
+    norm = COMPARED[NORM]
+    assert at_error(15, rungs, norm) == pytest.approx(2.0)
+    assert at_error(5, rungs, norm) == pytest.approx(4.0)
+    assert at_error(4.9, rungs, norm) is None
+    assert at_error(21, rungs, norm) is None
+    assert at_error(15, rungs, COMPARED[MOVED]) == pytest.approx(15)
     assert nearest_to(finding(8, 0), rungs) is rungs[1]
 
 
@@ -51,6 +64,8 @@ def test_the_part_compares_at_equal_error(course: Course, monkeypatch: pytest.Mo
     section.write()
     every, beside = json.loads((section.folder / "figures.json").read_text())["tables"].values()
     assert [row[""] for row in every] == ["plain, 4 steps", "plain, 20 steps", "λ = 0.5"]
-    assert every[2]["mean \\|J\\|_F"] < every[1]["mean \\|J\\|_F"], "the penalty contracts"
+    assert every[2][NORM] < every[1][NORM], "the penalty contracts"
     assert beside[0][""] == "λ = 0.5"
+    for name in COMPARED:
+        assert {name, f"{name}, plain"} <= beside[0].keys()
     assert {path.name for path in section.folder.glob("*.png")} == {"norms.png", "spectra.png"}

@@ -1,5 +1,6 @@
 """The command: where the page goes, what it is made of, and when it fails."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -61,6 +62,25 @@ def test_full_figures_that_miss_a_must_fail_after_they_are_written(monkeypatch: 
     with pytest.raises(SystemExit, match="missed: error <= 3: found 4"):
         run(monkeypatch)
     assert "| NO |" in Path("docs/lecture.md").read_text()
+
+
+def test_a_part_says_what_training_took_in_all_runs_and_measuring_in_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cost = Path("runs/lecture/quick/models/a/cost.json")
+    cost.parent.mkdir(parents=True)
+    cost.write_text(json.dumps({"cpu_seconds": 540.0}))
+    clock = iter((1000.0, 1180.0))
+    monkeypatch.setattr("benchmarks.lecture.__main__.time.process_time", lambda: next(clock))
+
+    def resumed(course: Course, _: Section) -> None:
+        cost.write_text(json.dumps({"cpu_seconds": 600.0}))
+        course.minutes["a"] = 10.0
+
+    monkeypatch.setattr(command, "PARTS", {"one": ("First", resumed)})
+    run(monkeypatch, "--quick")
+    text = Path("runs/lecture/quick/lecture.md").read_text()
+    assert "took 10.0 CPU minutes, in however many runs; measuring took 2.0 in this one." in text
 
 
 def test_a_part_that_does_not_exist_is_refused(

@@ -82,3 +82,4 @@ def test_ranks_correlate_where_values_only_rise_together() -> None:
     values = np.random.default_rng(0).permutation(50).astype(float)
     assert rank_correlation(values, np.exp(values)) == pytest.approx(1)
     assert rank_correlation(values, -values) == pytest.approx(-1)
+    assert rank_correlation(values // 10, -(values // 10)) == pytest.approx(-1), "equal values have equal ranks"

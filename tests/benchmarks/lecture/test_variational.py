@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from benchmarks.lecture import variational as part
-from benchmarks.lecture.course import Course
+from benchmarks.lecture.course import Course, Trained
 from benchmarks.lecture.page import Section
 from benchmarks.lecture.variational import (
     NATS,
@@ -17,7 +18,9 @@ from benchmarks.lecture.variational import (
     Plan,
     Seen,
     dependence,
+    dependence_of,
     distances,
+    kept_log_likelihoods,
     log_likelihoods,
     variational,
     walk,
@@ -65,12 +68,46 @@ def test_an_active_variable_is_one_whose_mean_varies() -> None:
     assert shown.active.tolist()[1] is False
 
 
+def test_only_active_variables_are_asked_whether_they_are_independent() -> None:
+    mean, unused = torch.randn(40), torch.zeros(40)
+    shown = seen()
+    shown.__dict__["posterior"] = torch.stack([mean, mean, unused], 1), torch.tensor([-20.0, -20, 0]).expand(40, 3)
+    assert shown.active.tolist() == [True, True, False]
+    assert dependence_of(shown)["mean abs. correlation of two"] == pytest.approx(1, abs=1e-3)
+    alone = seen()
+    alone.__dict__["posterior"] = torch.stack([mean, unused, unused], 1), torch.zeros(40, 3)
+    assert set(dependence_of(alone).values()) == {"n/a"}
+
+
 def test_the_bound_lies_below_the_likelihood() -> None:
     shown = seen(200)
     log_p = log_likelihoods(shown.model, shown.frames, 50)
     assert log_p.shape == (200,)
     assert shown.elbo() < float(log_p.mean())
     assert torch.equal(log_p, log_likelihoods(shown.model, shown.frames, 50)), "the same draws every time"
+
+
+def test_likelihoods_are_measured_once_for_the_same_weights_images_and_draws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = seen(20)
+    trained = Trained(shown.model, 0, tmp_path / "run")
+    found = kept_log_likelihoods(trained, shown.frames, 5)
+    assert torch.equal(found, log_likelihoods(shown.model, shown.frames, 5))
+    measured: list[int] = []
+
+    def again(model: Variational, frames: Tensor, draws: int) -> Tensor:  # noqa: ARG001
+        measured.append(draws)
+        return found
+
+    monkeypatch.setattr(part, "log_likelihoods", again)
+    assert torch.equal(kept_log_likelihoods(trained, shown.frames, 5), found)
+    assert not measured
+    kept_log_likelihoods(trained, shown.frames, 6)
+    kept_log_likelihoods(trained, shown.frames.flip(3), 6)
+    next(shown.model.parameters()).data += 1
+    kept_log_likelihoods(trained, shown.frames.flip(3), 6)
+    assert measured == [6, 6, 6]
 
 
 def test_no_image_is_a_pair_with_itself() -> None:
@@ -101,6 +138,7 @@ def test_the_part_measures_both_objectives_and_every_beta(course: Course, monkey
     assert all(row[NATS] > 0 for row in bounds)
     assert [row["ok"] for row in musts] == ["NO", "NO"]
     assert posterior[0]["latent variables"] == 4
+    assert {"active", "mean abs. correlation of two"} <= posterior[0].keys()
     assert all(-1 <= value <= 1 for value in correlations[0].values())
     assert [row["β"] for row in betas] == ["1", "4"]
     shown = {path.stem for path in section.folder.glob("*.png")}

@@ -46,6 +46,11 @@ def test_more_steps_go_on_from_those_that_are_kept(kept: Order, parts: Parts) ->
     assert (kept.out / "runs" / "plain" / COST_FILE).is_file()
 
 
+def test_fewer_steps_than_a_kind_has_behind_it_are_refused(kept: Order, parts: Parts) -> None:
+    with pytest.raises(RunError, match=r"runs/plain was trained with train.steps = 6.*: .* or name another folder"):
+        train_candidate(replace(kept, steps=3), parts, "plain", kinds()["plain"])
+
+
 def test_other_false_alarms_set_another_threshold_and_train_nothing(
     kept: Order, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,8 @@
 """Recall counts what an anomaly has changed, at thresholds that other frames have set; the pick is fast and good."""
 
+from dataclasses import replace
+from zlib import crc32
+
 import numpy as np
 import pytest
 
@@ -7,7 +10,7 @@ from runtime.conformal import FalseAlarms, conformal_threshold
 from runtime.images import Pixels
 from training.compare.anomalies import SORTS, spoil
 from training.compare.detectors import Detector, Exported, Scores
-from training.compare.ladder import Ladder, Rung, _measure, bootstrap_recall
+from training.compare.ladder import Ladder, Rung, _measure, bootstrap_mean
 from training.compare.parts import Parts
 from training.data import full_windows
 
@@ -63,10 +66,10 @@ def test_the_interval_is_wider_where_neighbours_agree() -> None:
     clips = np.repeat(np.arange(6), 20)
     independent = rng.random((3, 120)) < 0.5
     by_clip = np.repeat(rng.permutation([True, False] * 3), 20)[None].repeat(3, 0)
-    (low, high), (lowest, highest) = bootstrap_recall(independent, clips), bootstrap_recall(by_clip, clips)
+    (low, high), (lowest, highest) = bootstrap_mean(independent, clips), bootstrap_mean(by_clip, clips)
     assert low < independent.mean() < high
     assert highest - lowest > 2 * (high - low)
-    assert bootstrap_recall(np.ones((2, 8), bool), np.zeros(8, np.intp)) == (1, 1)
+    assert bootstrap_mean(np.ones((2, 8), bool), np.zeros(8, np.intp)) == (1, 1)
 
 
 def test_every_kind_and_baseline_is_on_the_ladder_or_left_out(ladder: Ladder) -> None:
@@ -84,20 +87,32 @@ def test_every_kind_and_baseline_is_on_the_ladder_or_left_out(ladder: Ladder) ->
         assert calibration.count == len(ladder.parts.threshold), "nothing of the frames that are measured on"
 
 
-def rung(name: str, recall: float, milliseconds: float, *, learns: bool = True, low: float | None = None) -> Rung:
-    """Make a rung of a hundred anomalies."""
+def rung(name: str, recall: float, milliseconds: float, *, learns: bool = True, seed: int | None = None) -> Rung:
+    """Make a rung of a hundred anomalies; which are caught depends on the seed, or else on the name."""
     detector = Spread(1)
     detector.name, detector.minutes = name, 1.0 if learns else None
-    caught = (np.arange(100) < 100 * recall).reshape(2, 50)
-    interval = (recall - 0.1 if low is None else low, recall + 0.1)
-    return Rung(detector, 1.0, caught, interval, 0.01, 0.9, milliseconds)
+    order = np.random.default_rng(crc32(name.encode()) if seed is None else seed).permutation(100)
+    caught = (order < 100 * recall).reshape(2, 50)
+    return Rung(detector, 1.0, caught, (recall - 0.1, recall + 0.1), 0.01, 0.9, milliseconds)
 
 
 def of(ladder: Ladder, *rungs: Rung, **left_out: str) -> Ladder:
-    return Ladder(ladder.order, ladder.parts, ladder.anomalies, rungs, left_out)
+    anomalies = replace(ladder.anomalies, clips=np.repeat(np.arange(5), 10))
+    return Ladder(ladder.order, ladder.parts, anomalies, rungs, left_out)
 
 
-def test_the_pick_is_the_fastest_within_the_interval_of_the_best(ladder: Ladder) -> None:
+def test_one_surpasses_another_where_the_difference_at_the_same_places_is_clear(ladder: Ladder) -> None:
+    """A few places more are chance where others are lost for them, and are not where none is."""
+    best, subset, other = rung("best", 0.8, 1, seed=1), rung("subset", 0.72, 1, seed=1), rung("other", 0.75, 1, seed=2)
+    found = of(ladder, best, subset, other)
+    assert found.surpasses(best, subset)
+    assert best.interval[0] <= subset.recall, "as the interval of the best alone does not tell"
+    assert not found.surpasses(best, other)
+    assert not found.surpasses(other, best)
+    assert not found.surpasses(best, best)
+
+
+def test_the_pick_is_the_fastest_that_the_best_does_not_surpass(ladder: Ladder) -> None:
     best, near, far = rung("best", 0.8, 9), rung("near", 0.75, 3), rung("far", 0.6, 1)
     nothing = rung("difference", 0.9, 0.1, learns=False)
     assert of(ladder, far, near, best, nothing).pick is near

@@ -14,27 +14,24 @@ NOTHING = rung("difference", 0.7, 0.1, learns=False)
 
 
 def test_an_autoencoder_that_loses_is_named(ladder: Ladder) -> None:
-    said = list(verdict(of(ladder, rung("good", 0.8, 5), rung("bad", 0.3, 1), rung("close", 0.65, 1), NOTHING)))
+    said = list(verdict(of(ladder, rung("good", 0.9, 5), rung("bad", 0.3, 1), rung("close", 0.65, 1), NOTHING)))
     assert said == [
         (
-            "close loses to difference, which learns nothing: it catches 65 % of the anomalies, difference 70 %, "
-            "which may be chance."
+            "close does no better than difference, which learns nothing: it catches 65 % of the anomalies, difference "
+            "70 %; the difference may be chance."
         ),
         "bad loses to difference, which learns nothing: it catches 30 % of the anomalies, difference 70 %.",
-        (
-            "Pick: good, 80 % of the anomalies at 5.00 ms a frame: it catches most, and no faster kind comes within "
-            "the interval of that."
-        ),
+        "Pick: good, 90 % of the anomalies at 5.00 ms a frame: it catches most, and every faster kind clearly less.",
     ]
 
 
 def test_a_faster_one_is_picked_with_the_reason_and_a_warning_where_nothing_helps(ladder: Ladder) -> None:
     said = list(verdict(of(ladder, rung("slow", 0.5, 5), rung("fast", 0.45, 1), NOTHING)))
     assert said[2] == (
-        "Pick: fast, 45 % of the anomalies at 1.00 ms a frame: the fastest within the interval of the best, slow, "
-        "40 to 60 % (5.00 ms)."
+        "Pick: fast, 45 % of the anomalies at 1.00 ms a frame: the fastest of those that do not catch clearly less "
+        "than the best, slow, 50 % at 5.00 ms."
     )
-    assert said[3].startswith("But difference catches more, and learns nothing: before you take any kind, train for")
+    assert said[3].startswith("But difference catches 70 %, and learns nothing: before you take any kind, train for")
 
 
 def test_where_none_loses_that_is_said(ladder: Ladder) -> None:

@@ -1,5 +1,6 @@
 """Around every request: its id, its line in the log, its place in the metrics, the token, the last catch for errors."""
 
+import asyncio
 import itertools
 import logging
 import re
@@ -11,7 +12,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runtime.errors import ClearwatchError, Forbidden, Unauthorized
+from runtime.errors import ClearwatchError, Forbidden, ShuttingDown, Unauthorized
 from service import log
 from service.metrics import Metrics
 from service.problems import CLIENT_LEFT, problem_of
@@ -43,6 +44,7 @@ _PAGE_HEADERS = (
     *_EVERYWHERE,
     (b"content-security-policy", b"default-src 'self' 'unsafe-inline'; img-src 'self' data: blob:"),
 )
+CUT_OFF = "the service is shutting down and could not finish the request in time; try again elsewhere"
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds, and of no interest
 
 
@@ -74,10 +76,11 @@ class RequestScope:
 
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             if status:  # the reply has begun: all that is left is to break it off
                 raise
-            await problem_of(error).as_response(Request(scope))(scope, receive, send_with_id)
+            problem = problem_of(ShuttingDown(CUT_OFF) if isinstance(error, asyncio.CancelledError) else error)
+            await problem.as_response(Request(scope))(scope, receive, send_with_id)
         finally:
             self._record(scope, status or CLIENT_LEFT, time.perf_counter() - started)
 

@@ -79,7 +79,7 @@ class Scheduler:
         self._held = 0
         self._prompt = float(PROMPT_REFUSALS_S)  # refusals that may be told at once, a token bucket
         self._refused_at = time.monotonic()
-        self._admitting = True
+        self._stopped_at: float | None = None  # when admission was, on the monotonic clock
         self._request_s = EXPECTED_S
         self._condition = threading.Condition()
         self._waiting = FairQueue()
@@ -110,7 +110,7 @@ class Scheduler:
         With the `receive` of its connection the request is dropped when its client goes away; without `timeout_ms`
         it has the deadline of all.
         """
-        if not self._admitting:
+        if not self.admitting:
             self.metrics.refused("shutting_down")
             raise ShuttingDown("the service is shutting down; try again in a moment or elsewhere")
         if self._accepted >= self.capacity.requests and not self._make_room():
@@ -182,19 +182,20 @@ class Scheduler:
     @property
     def admitting(self) -> bool:
         """Whether new requests are taken."""
-        return self._admitting
+        return self._stopped_at is None
 
-    def stop_admitting(self) -> None:
-        """Refuse new requests from now on. Takes no lock: signal handlers call it."""
-        self._admitting = False
+    def stop_admitting(self) -> float:
+        """Refuse new requests from now on; return since when. Takes no lock: signal handlers call it."""
+        if self._stopped_at is None:
+            self._stopped_at = time.monotonic()
+        return self._stopped_at
 
     def close(self, timeout_s: float) -> None:
-        """Finish every queued job and end the threads; give up after `timeout_s`. Blocks."""
-        self.stop_admitting()
+        """Finish every queued job and end the threads; give up `timeout_s` after admission was stopped. Blocks."""
+        give_up = self.stop_admitting() + timeout_s
         with self._condition:
             self._closed = True
             self._condition.notify_all()
-        give_up = time.monotonic() + timeout_s
         stuck = sum(not worker.join(max(0.0, give_up - time.monotonic())) for worker in list(self._workers))
         self._closing.set()
         if stuck:

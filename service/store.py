@@ -12,7 +12,14 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from runtime.contest import Trial
-from runtime.errors import ClearwatchError, ModelFolderInvalid, ModelNotFound, ModelNotReady, TaskNotSupported
+from runtime.errors import (
+    ClearwatchError,
+    ModelFolderInvalid,
+    ModelNotFound,
+    ModelNotReady,
+    ShuttingDown,
+    TaskNotSupported,
+)
 from runtime.manifest import MANIFEST_FILE, Manifest, Task, read_manifest
 from runtime.model import Model
 from service.metrics import Metrics
@@ -123,7 +130,7 @@ class ModelStore:
         self.snapshot = Snapshot(loading=frozenset(path.name for path in self._model_folders()))
 
     def load(self) -> None:
-        """Open every folder; each is served as soon as it is verified."""
+        """Open every folder; each is served as soon as it is verified. Raises ShuttingDown if the opener is closed."""
         with self._lock:
             folders = [self._folder / name for name in sorted(self.snapshot.loading)]
             defaults = self._defaults(folders, {}, self._wanted_defaults()[0])
@@ -137,7 +144,8 @@ class ModelStore:
     def reload(self) -> Reloaded:
         """Look again and swap in what is there now, all at once.
 
-        A folder that has changed and does not open keeps being served in its old form.
+        A folder that has changed and does not open keeps being served in its old form. Raises ShuttingDown, and changes
+        nothing, once the opener is closed.
         """
         with self._lock:
             before = self.snapshot.opened
@@ -192,6 +200,8 @@ class ModelStore:
                 opened[path.name] = Opened(model, digest, trials)
                 identity = {"model": path.name, "sha256": model.manifest.sha256, "device": model.device.name}
                 logger.info("model opened", extra={**identity, "trials": list(map(str, trials))})
+        except ShuttingDown:
+            raise
         except ClearwatchError as error:
             failed[path.name] = str(error)
             logger.error("model failed", extra={"model": path.name, "reason": str(error)})  # noqa: TRY400 - it says all

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from runtime.errors import ShuttingDown
 from service import openapi, problems
 from service.middleware import ASSETS_PATH, RequestScope, TokenGuard
+from service.origins import Origins
 from service.routes import calibrations, cameras, denoise, encode, health, models, reconstruct, sample, score
 from service.settings import Settings
 from service.shortcut import Shortcut
@@ -53,8 +54,10 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _wrapped(app: ASGIApp, service: Service, routers: Iterable[APIRouter]) -> ASGIApp:
     """Put what is ours around what FastAPI puts around every request: a sixth of the event loop's time for a score."""
-    app = TokenGuard(Shortcut(app, routers), service.keyring)
-    if origins := service.settings.allowed_origins():
+    origins = service.settings.allowed_origins()
+    pages = Origins(origins, any_host=service.settings.allow_anonymous)
+    app = TokenGuard(Shortcut(app, routers), service.keyring, pages)
+    if origins:
         app = CORSMiddleware(
             app,
             allow_origins=origins,

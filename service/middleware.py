@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from runtime.errors import ClearwatchError, Forbidden, ShuttingDown, Unauthorized
 from service import log
 from service.metrics import Metrics
+from service.origins import Origins
 from service.problems import CLIENT_LEFT, problem_of
 from service.tokens import Keyring, required_scope
 
@@ -112,11 +113,15 @@ def _route_template(scope: Scope) -> str:
 
 
 class TokenGuard:
-    """Asks for a token on every path that is not open, so that a new endpoint is guarded without a word."""
+    """Asks for a token on every path that is not open, so that a new endpoint is guarded without a word.
 
-    def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
+    Where nobody needs one it looks whether another site's page calls.
+    """
+
+    def __init__(self, app: ASGIApp, keyring: Keyring, origins: Origins) -> None:
         self._app = app
         self._keyring = keyring
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or answer 401 or 403 before anything of its body is read."""
@@ -128,9 +133,12 @@ class TokenGuard:
 
     def _refusal(self, scope: Scope) -> ClearwatchError | None:
         path = scope["path"]
-        if self._keyring.is_open or path in OPEN_PATHS or path.startswith(f"{ASSETS_PATH}/"):
+        if path in OPEN_PATHS or path.startswith(f"{ASSETS_PATH}/"):
             return None
-        scheme, _, secret = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
+        headers = dict(scope["headers"])
+        if self._keyring.is_open:
+            return self._origins.refusal(headers)
+        scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
         token = self._keyring.find(secret.strip()) if scheme.lower() == b"bearer" else None
         if token is None:
             return Unauthorized("send a token of this service: Authorization: Bearer <token>")

@@ -173,7 +173,7 @@ def test_a_body_that_does_not_arrive_is_408(serve: Serve, models: Path) -> None:
     client = serve(models, upload_timeout_s=0.05)
     with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=10) as connection:
         connection.sendall(
-            b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\nabc"
+            b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\nabc"
         )
         assert connection.recv(1000).startswith(b"HTTP/1.1 408")
 

@@ -51,7 +51,11 @@ class UnsupportedImage(ImageError):
 
 
 class ImageTooLarge(ImageError):
-    """More bytes, pixels or images than the limits allow."""
+    """More bytes, pixels or images than the limits allow; `pixels` where these are what it has too many of."""
+
+    def __init__(self, message: str, pixels: int | None = None) -> None:
+        super().__init__(message)
+        self.pixels = pixels
 
 
 class InvalidInput(ClearwatchError):

@@ -26,6 +26,7 @@ from typing import Any
 
 from runtime.errors import ModelNotReady, Overloaded, ShuttingDown, TimedOut
 from runtime.model import Outputs
+from service.budget import Budget
 from service.jobs import CallJob, InferenceJob, Job
 from service.metrics import Metrics
 from service.queue import FairQueue
@@ -52,13 +53,18 @@ Blame = Callable[[int, float], str | None]
 
 @dataclass(frozen=True)
 class Capacity:
-    """How much is done at once. `lanes` are runs on the device; `requests` counts the accepted ones."""
+    """How much is done at once. `lanes` are runs on the device; `requests` counts the accepted ones.
+
+    `pixels` are those of decoded large frames, `body_bytes` those of all bodies that are held.
+    """
 
     threads: int
     lanes: int
     max_batch: int
     requests: int
     deadline_s: float
+    pixels: int = 64_000_000  # of large frames
+    body_bytes: int = 2**28
     refusal_delay_s: float = 0.0
     step_limit_s: float = 60.0
 
@@ -77,6 +83,8 @@ class Scheduler:
         self.metrics = metrics
         self._accepted = 0
         self._held = 0
+        self._body_bytes = 0
+        self.pixels = Budget(capacity.pixels)
         self._prompt = float(PROMPT_REFUSALS_S)  # refusals that may be told at once, a token bucket
         self._refused_at = time.monotonic()
         self._stopped_at: float | None = None  # when admission was, on the monotonic clock
@@ -133,6 +141,13 @@ class Scheduler:
         slow.give_way(Overloaded("the body came too slowly for a service at its capacity", self.retry_after_s()))
         return True
 
+    def holds(self, ticket: Ticket, count: int) -> None:
+        """Count bytes of the body of a request; raise Overloaded if those of all are too many, and not its alone."""
+        self._body_bytes += count
+        if self._body_bytes > self.capacity.body_bytes and self._body_bytes > ticket.received:
+            self.metrics.refused("overloaded")
+            raise Overloaded("the bodies of other requests take all the memory there is for them", self.retry_after_s())
+
     def arrives(self, ticket: Ticket) -> None:
         """Note that the body of a request is on its way."""
         self._arriving[ticket] = None
@@ -165,6 +180,7 @@ class Scheduler:
     def release(self, ticket: Ticket) -> None:
         """Take a slot back; the ticket calls this when its request ends."""
         self._accepted -= 1
+        self._body_bytes -= ticket.received
         if ticket.busy_s > 0:
             self._request_s += SMOOTHING * (ticket.busy_s - self._request_s)
 

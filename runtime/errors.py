@@ -24,6 +24,7 @@
     ├── DeviceUnavailable         the named execution provider is not on this machine
     ├── Unauthorized              no bearer token, or a wrong one
     ├── Forbidden                 a token that does not open this
+    ├── ForeignPage               a web page of another site calls, and nobody needs a token
     ├── Overloaded                the queue is full
     ├── TimedOut                  the request waited longer than its deadline
     ├── UploadTimedOut            the request's body did not arrive in time
@@ -50,7 +51,11 @@ class UnsupportedImage(ImageError):
 
 
 class ImageTooLarge(ImageError):
-    """More bytes, pixels or images than the limits allow."""
+    """More bytes, pixels or images than the limits allow; `pixels` where these are what it has too many of."""
+
+    def __init__(self, message: str, pixels: int | None = None) -> None:
+        super().__init__(message)
+        self.pixels = pixels
 
 
 class InvalidInput(ClearwatchError):
@@ -127,6 +132,10 @@ class Unauthorized(ClearwatchError):
 
 class Forbidden(ClearwatchError):
     """The bearer token does not open this."""
+
+
+class ForeignPage(ClearwatchError):
+    """A web page of another site may not call where nobody needs a token."""
 
 
 class Overloaded(ClearwatchError):

@@ -10,6 +10,7 @@ from runtime.manifest import Calibration
 from runtime.model import Floats
 
 OVERLAY_OPACITY = 0.6
+STRIP_PIXELS = 2**20  # blended at once: the weights are floats, and a frame may be large
 MAX_REGIONS = 20
 
 
@@ -34,8 +35,17 @@ def overlay(frame: Pixels, anomaly_map: Floats, calibration: Calibration) -> Pix
     """Lay the heat map over a [h, w, c] frame, the more opaque the hotter; return RGB of the frame's size."""
     height, width = frame.shape[:2]
     heat = _heat(anomaly_map, calibration, height, width)
+    drawn = np.empty((height, width, 3), np.uint8)
+    rows = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        strip = slice(top, top + rows)
+        drawn[strip] = _laid_over(frame[strip], heat[strip])
+    return drawn
+
+
+def _laid_over(frame: Pixels, heat: Pixels) -> Pixels:
     opacity = OVERLAY_OPACITY * np.minimum(1.0, heat * np.float32(2 / 255))  # [h, w]
-    base = np.broadcast_to(frame, (height, width, 3))
+    base = np.broadcast_to(frame, (*heat.shape, 3))
     return np.asarray(cv2.blendLinear(base, _palette(heat), 1 - opacity, opacity), np.uint8)
 
 
@@ -45,9 +55,9 @@ def _palette(heat: Pixels) -> Pixels:
 
 def _heat(anomaly_map: Floats, calibration: Calibration, height: int, width: int) -> Pixels:
     span = max(2 * (calibration.map_threshold - calibration.map_low), 1e-12)
-    heat = np.clip((anomaly_map - calibration.map_low) / span, 0, 1).astype(np.float32)
-    scaled = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(np.rint(scaled * 255), np.uint8)
+    heat = np.rint(255 * np.clip((anomaly_map - calibration.map_low) / span, 0, 1)).astype(np.uint8)
+    # Rounded first: in floats a large frame would take four times the memory, and a level is not to be seen.
+    return np.asarray(cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def regions(anomaly_map: Floats, calibration: Calibration) -> list[Region]:

@@ -191,7 +191,8 @@ def _check_bytes(count: int, limits: Limits) -> None:
 
 def _check_pixels(width: int, height: int, limits: Limits) -> None:
     if width * height > limits.max_pixels:
-        raise ImageTooLarge(f"the image is {width} x {height} pixels; at most {limits.max_pixels} in all are accepted")
+        message = f"the image is {width} x {height} pixels; at most {limits.max_pixels} in all are accepted"
+        raise ImageTooLarge(message, width * height)
 
 
 def _check_effort(image: Image.Image, data: bytes) -> None:

@@ -11,8 +11,10 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp
 
+from runtime.errors import ShuttingDown
 from service import openapi, problems
 from service.middleware import ASSETS_PATH, RequestScope, TokenGuard
+from service.origins import Origins
 from service.routes import calibrations, cameras, denoise, encode, health, models, reconstruct, sample, score
 from service.settings import Settings
 from service.shortcut import Shortcut
@@ -52,8 +54,10 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _wrapped(app: ASGIApp, service: Service, routers: Iterable[APIRouter]) -> ASGIApp:
     """Put what is ours around what FastAPI puts around every request: a sixth of the event loop's time for a score."""
-    app = TokenGuard(Shortcut(app, routers), service.keyring)
-    if origins := service.settings.allowed_origins():
+    origins = service.settings.allowed_origins()
+    pages = Origins(origins, any_host=service.settings.allow_anonymous)
+    app = TokenGuard(Shortcut(app, routers), service.keyring, pages)
+    if origins:
         app = CORSMiddleware(
             app,
             allow_origins=origins,
@@ -66,12 +70,12 @@ def _wrapped(app: ASGIApp, service: Service, routers: Iterable[APIRouter]) -> AS
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open the models behind the open port; at the end, finish what was accepted."""
+    """Open the models behind the open port; at the end, finish what was accepted, and open no more."""
     service: Service = app.state.service
     service.scheduler.start()
     loading = asyncio.create_task(asyncio.to_thread(_load, service))
     yield
-    service.scheduler.stop_admitting()
+    service.opener.close()
     await asyncio.to_thread(service.scheduler.close, service.settings.grace_period_s)
     await loading
 
@@ -79,6 +83,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _load(service: Service) -> None:
     try:
         service.store.load()
+    except ShuttingDown:
+        return
     except Exception:
         logger.exception("the models could not be loaded")
         return

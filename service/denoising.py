@@ -19,8 +19,12 @@ from service.uploads import UploadedImage
 from service.work import Inputs, Stage, Work
 
 
-class FrameIsLarge(Exception):
+class NeedsTiles(Exception):
     """The frame does not fit into one tile: not a failure, but another way to go."""
+
+    def __init__(self, pixels: int) -> None:
+        super().__init__()
+        self.pixels = pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +55,28 @@ class Denoiser:
         self.tile_pixels = tile_pixels
         self.takes_level = _takes_level(model.manifest)
 
-    def read(self, image: UploadedImage, max_pixels: int | None = None) -> Noisy:
+    def read(self, image: UploadedImage) -> Noisy:
         """Decode a frame and tell its noise level."""
-        picture = image.decode(self.model.manifest.input.channels, max_pixels)
+        return self._with_level(image.decode(self.model.manifest.input.channels))
+
+    def _with_level(self, picture: Picture) -> Noisy:
         if not self.takes_level:
             return Noisy(picture, None)
         sigma = self.wish.sigma
         return Noisy(picture, self.model.estimate_noise_level(picture.pixels) if sigma is None else sigma)
 
     def read_small(self, image: UploadedImage) -> Noisy:
-        """Do as `read`; raise FrameIsLarge if the frame needs tiles."""
+        """Do as `read`; raise NeedsTiles if the frame needs tiles."""
         geometry = self.model.manifest.input
         if geometry.height is not None:
             return self.read(image)  # the frame is scaled to the model's size, whatever its own
         try:
-            return self.read(image, min(self.tile_pixels, image.limits.max_pixels))
-        except ImageTooLarge:
-            if len(image.data) > image.limits.max_bytes or image.refusal is not None:
+            largest = min(self.tile_pixels, image.limits.max_pixels)
+            return self._with_level(image.decode_up_to(largest, geometry.channels))
+        except ImageTooLarge as error:
+            if error.pixels is None:
                 raise
-            raise FrameIsLarge from None
+            raise NeedsTiles(error.pixels) from None
 
     def inputs(self, pixels: Pixels, level: float | None) -> Inputs:
         """Return what the model takes. Beyond the noise it was trained for it gets the strongest of that."""
@@ -138,8 +145,9 @@ async def denoise(service: Service, ticket: Ticket, denoiser: Denoiser, image: U
     """Denoise one image of a request."""
     try:
         return (await ticket.infer(DenoisingWhole(denoiser, image))).value
-    except FrameIsLarge:
-        async with service.large_frames:
+    except NeedsTiles as needs:
+        image.grant()
+        async with service.scheduler.pixels.share(needs.pixels):
             return await _denoise_in_tiles(ticket, denoiser, image)
 
 

@@ -1,5 +1,6 @@
 """Around every request: its id, its line in the log, its place in the metrics, the token, the last catch for errors."""
 
+import asyncio
 import itertools
 import logging
 import re
@@ -11,9 +12,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runtime.errors import ClearwatchError, Forbidden, Unauthorized
+from runtime.errors import ClearwatchError, Forbidden, ShuttingDown, Unauthorized
 from service import log
 from service.metrics import Metrics
+from service.origins import Origins
 from service.problems import CLIENT_LEFT, problem_of
 from service.tokens import Keyring, required_scope
 
@@ -43,6 +45,7 @@ _PAGE_HEADERS = (
     *_EVERYWHERE,
     (b"content-security-policy", b"default-src 'self' 'unsafe-inline'; img-src 'self' data: blob:"),
 )
+CUT_OFF = "the service is shutting down and could not finish the request in time; try again elsewhere"
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds, and of no interest
 
 
@@ -74,10 +77,11 @@ class RequestScope:
 
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             if status:  # the reply has begun: all that is left is to break it off
                 raise
-            await problem_of(error).as_response(Request(scope))(scope, receive, send_with_id)
+            problem = problem_of(ShuttingDown(CUT_OFF) if isinstance(error, asyncio.CancelledError) else error)
+            await problem.as_response(Request(scope))(scope, receive, send_with_id)
         finally:
             self._record(scope, status or CLIENT_LEFT, time.perf_counter() - started)
 
@@ -109,11 +113,15 @@ def _route_template(scope: Scope) -> str:
 
 
 class TokenGuard:
-    """Asks for a token on every path that is not open, so that a new endpoint is guarded without a word."""
+    """Asks for a token on every path that is not open, so that a new endpoint is guarded without a word.
 
-    def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
+    Where nobody needs one it looks whether another site's page calls.
+    """
+
+    def __init__(self, app: ASGIApp, keyring: Keyring, origins: Origins) -> None:
         self._app = app
         self._keyring = keyring
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the request through, or answer 401 or 403 before anything of its body is read."""
@@ -125,9 +133,12 @@ class TokenGuard:
 
     def _refusal(self, scope: Scope) -> ClearwatchError | None:
         path = scope["path"]
-        if self._keyring.is_open or path in OPEN_PATHS or path.startswith(f"{ASSETS_PATH}/"):
+        if path in OPEN_PATHS or path.startswith(f"{ASSETS_PATH}/"):
             return None
-        scheme, _, secret = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
+        headers = dict(scope["headers"])
+        if self._keyring.is_open:
+            return self._origins.refusal(headers)
+        scheme, _, secret = headers.get(b"authorization", b"").partition(b" ")
         token = self._keyring.find(secret.strip()) if scheme.lower() == b"bearer" else None
         if token is None:
             return Unauthorized("send a token of this service: Authorization: Bearer <token>")

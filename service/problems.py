@@ -62,6 +62,7 @@ KINDS: Mapping[type[errors.ClearwatchError], Kind] = {
     errors.DeviceUnavailable: Kind(503, "device-unavailable", "The device is not available"),
     errors.Unauthorized: Kind(401, "unauthorized", "A valid bearer token is needed"),
     errors.Forbidden: Kind(403, "forbidden", "The bearer token does not open this"),
+    errors.ForeignPage: Kind(403, "foreign-page", "Pages of other sites may not call"),
     errors.Overloaded: Kind(503, "overloaded", "The service is at its capacity"),
     errors.TimedOut: Kind(504, "timed-out", "The request waited longer than its deadline"),
     errors.UploadTimedOut: Kind(408, "upload-timed-out", "The body of the request did not arrive in time"),
@@ -157,7 +158,7 @@ def install(app: FastAPI) -> None:
 def documented(*classes: type[errors.ClearwatchError]) -> dict[int | str, dict[str, Any]]:
     """Describe the failures of an endpoint for OpenAPI."""
     kinds: dict[int, list[Kind]] = {}
-    guarded = (errors.Forbidden,) if errors.Unauthorized in classes else ()
+    guarded = (errors.Forbidden, errors.ForeignPage) if errors.Unauthorized in classes else ()
     for cls in (*classes, *guarded):
         kinds.setdefault(KINDS[cls].status, []).append(KINDS[cls])
     kinds.setdefault(INVALID_REQUEST.status, []).append(INVALID_REQUEST)

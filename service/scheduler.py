@@ -26,6 +26,7 @@ from typing import Any
 
 from runtime.errors import ModelNotReady, Overloaded, ShuttingDown, TimedOut
 from runtime.model import Outputs
+from service.budget import Budget
 from service.jobs import CallJob, InferenceJob, Job
 from service.metrics import Metrics
 from service.queue import FairQueue
@@ -52,13 +53,18 @@ Blame = Callable[[int, float], str | None]
 
 @dataclass(frozen=True)
 class Capacity:
-    """How much is done at once. `lanes` are runs on the device; `requests` counts the accepted ones."""
+    """How much is done at once. `lanes` are runs on the device; `requests` counts the accepted ones.
+
+    `pixels` are those of decoded large frames, `body_bytes` those of all bodies that are held.
+    """
 
     threads: int
     lanes: int
     max_batch: int
     requests: int
     deadline_s: float
+    pixels: int = 64_000_000  # of large frames
+    body_bytes: int = 2**28
     refusal_delay_s: float = 0.0
     step_limit_s: float = 60.0
 
@@ -77,9 +83,11 @@ class Scheduler:
         self.metrics = metrics
         self._accepted = 0
         self._held = 0
+        self._body_bytes = 0
+        self.pixels = Budget(capacity.pixels)
         self._prompt = float(PROMPT_REFUSALS_S)  # refusals that may be told at once, a token bucket
         self._refused_at = time.monotonic()
-        self._admitting = True
+        self._stopped_at: float | None = None  # when admission was, on the monotonic clock
         self._request_s = EXPECTED_S
         self._condition = threading.Condition()
         self._waiting = FairQueue()
@@ -110,7 +118,7 @@ class Scheduler:
         With the `receive` of its connection the request is dropped when its client goes away; without `timeout_ms`
         it has the deadline of all.
         """
-        if not self._admitting:
+        if not self.admitting:
             self.metrics.refused("shutting_down")
             raise ShuttingDown("the service is shutting down; try again in a moment or elsewhere")
         if self._accepted >= self.capacity.requests and not self._make_room():
@@ -132,6 +140,13 @@ class Scheduler:
         self.metrics.refused("overloaded")
         slow.give_way(Overloaded("the body came too slowly for a service at its capacity", self.retry_after_s()))
         return True
+
+    def holds(self, ticket: Ticket, count: int) -> None:
+        """Count bytes of the body of a request; raise Overloaded if those of all are too many, and not its alone."""
+        self._body_bytes += count
+        if self._body_bytes > self.capacity.body_bytes and self._body_bytes > ticket.received:
+            self.metrics.refused("overloaded")
+            raise Overloaded("the bodies of other requests take all the memory there is for them", self.retry_after_s())
 
     def arrives(self, ticket: Ticket) -> None:
         """Note that the body of a request is on its way."""
@@ -165,6 +180,7 @@ class Scheduler:
     def release(self, ticket: Ticket) -> None:
         """Take a slot back; the ticket calls this when its request ends."""
         self._accepted -= 1
+        self._body_bytes -= ticket.received
         if ticket.busy_s > 0:
             self._request_s += SMOOTHING * (ticket.busy_s - self._request_s)
 
@@ -182,19 +198,20 @@ class Scheduler:
     @property
     def admitting(self) -> bool:
         """Whether new requests are taken."""
-        return self._admitting
+        return self._stopped_at is None
 
-    def stop_admitting(self) -> None:
-        """Refuse new requests from now on. Takes no lock: signal handlers call it."""
-        self._admitting = False
+    def stop_admitting(self) -> float:
+        """Refuse new requests from now on; return since when. Takes no lock: signal handlers call it."""
+        if self._stopped_at is None:
+            self._stopped_at = time.monotonic()
+        return self._stopped_at
 
     def close(self, timeout_s: float) -> None:
-        """Finish every queued job and end the threads; give up after `timeout_s`. Blocks."""
-        self.stop_admitting()
+        """Finish every queued job and end the threads; give up `timeout_s` after admission was stopped. Blocks."""
+        give_up = self.stop_admitting() + timeout_s
         with self._condition:
             self._closed = True
             self._condition.notify_all()
-        give_up = time.monotonic() + timeout_s
         stuck = sum(not worker.join(max(0.0, give_up - time.monotonic())) for worker in list(self._workers))
         self._closing.set()
         if stuck:

@@ -337,7 +337,7 @@ class ReloadReply(BaseModel):
     removed: list[str]
     changed: list[str]
     kept: list[str]
-    failed: dict[str, str]
+    failed: dict[str, str] = Field(description="why a folder, or defaults.json, is not used as it is now")
 
 
 class ReadyReply(BaseModel):

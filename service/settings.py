@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     max_batch_images: int = Field(32, ge=1, le=1024, description="Images in one request.")
     max_calibration_images: int = Field(2048, ge=1, le=100_000, description="Images in one request that calibrates.")
     max_request_bytes: int = Field(64 * MiB, ge=1024, le=4096 * MiB, description="Bytes of one request's body.")
+    max_held_bytes: int = Field(
+        256 * MiB, ge=1024, le=2**40, description="Bytes of all bodies held at once; more are refused with 503."
+    )
     tile_pixels: int = Field(
         1_500_000, ge=4096, le=1_000_000_000, description="Pixels of a tile; larger frames are denoised in tiles."
     )

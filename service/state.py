@@ -1,6 +1,5 @@
 """Everything that one app consists of; there are no globals."""
 
-import asyncio
 from dataclasses import dataclass
 
 from runtime.calibrations import FOLDER, Calibrations
@@ -30,7 +29,6 @@ class Service:
     scheduler: Scheduler
     cameras: Cameras
     upload_limits: UploadLimits
-    large_frames: asyncio.Semaphore  # decoded frames of up to a gigabyte: few of them are held at once
 
     def hangs(self) -> bool:
         """Tell, once it is closed, whether threads go on computing all the same."""
@@ -60,7 +58,6 @@ class Service:
                 settings.max_request_bytes,
                 settings.upload_timeout_s,
             ),
-            large_frames=asyncio.Semaphore(capacity.threads),
         )
 
 
@@ -72,6 +69,8 @@ def _capacity(settings: Settings, device: Device) -> Capacity:
         max_batch=device.max_batch,
         requests=settings.queue_capacity,
         deadline_s=settings.deadline_s,
+        pixels=settings.max_image_pixels,
+        body_bytes=settings.max_held_bytes,
         refusal_delay_s=settings.refusal_delay_s,
         step_limit_s=settings.step_limit_s,
     )

@@ -12,7 +12,14 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from runtime.contest import Trial
-from runtime.errors import ClearwatchError, ModelFolderInvalid, ModelNotFound, ModelNotReady, TaskNotSupported
+from runtime.errors import (
+    ClearwatchError,
+    ModelFolderInvalid,
+    ModelNotFound,
+    ModelNotReady,
+    ShuttingDown,
+    TaskNotSupported,
+)
 from runtime.manifest import MANIFEST_FILE, Manifest, Task, read_manifest
 from runtime.model import Model
 from service.metrics import Metrics
@@ -100,7 +107,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Reloaded:
-    """What a reload has changed, by model name."""
+    """What a reload has changed, by model name; a DEFAULTS_FILE that makes no sense is in `failed` too."""
 
     added: list[str]
     removed: list[str]
@@ -118,14 +125,15 @@ class ModelStore:
         self._opener = opener
         self._metrics = metrics
         self._lock = threading.Lock()
+        self.snapshot = Snapshot()
         metrics.failed.set_function(lambda: len({*self.snapshot.failed, *self.snapshot.faults}))
         self.snapshot = Snapshot(loading=frozenset(path.name for path in self._model_folders()))
 
     def load(self) -> None:
-        """Open every folder; each is served as soon as it is verified."""
+        """Open every folder; each is served as soon as it is verified. Raises ShuttingDown if the opener is closed."""
         with self._lock:
             folders = [self._folder / name for name in sorted(self.snapshot.loading)]
-            defaults = self._defaults(folders, {})
+            defaults = self._defaults(folders, {}, self._wanted_defaults()[0])
             self.snapshot = Snapshot(loading=frozenset(path.name for path in folders), defaults=defaults)
             for path in folders:
                 before = self.snapshot
@@ -136,10 +144,12 @@ class ModelStore:
     def reload(self) -> Reloaded:
         """Look again and swap in what is there now, all at once.
 
-        A folder that has changed and does not open keeps being served in its old form.
+        A folder that has changed and does not open keeps being served in its old form. Raises ShuttingDown, and changes
+        nothing, once the opener is closed.
         """
         with self._lock:
             before = self.snapshot.opened
+            wanted, complaints = self._wanted_defaults()
             folders = self._model_folders()
             opened: dict[str, Opened] = {}
             failed: dict[str, str] = {}
@@ -147,14 +157,14 @@ class ModelStore:
                 if path.name in before:
                     opened[path.name] = before[path.name]
                 self._open_into(path, opened, failed)
-            self._swap(Snapshot(opened, failed, frozenset(), self._defaults(folders, opened)))
+            self._swap(Snapshot(opened, failed, frozenset(), self._defaults(folders, opened, wanted)))
         same = [name for name in opened if name in before and opened[name] is before[name]]
         return Reloaded(
             added=sorted(opened.keys() - before.keys()),
             removed=sorted(before.keys() - opened.keys()),
             changed=sorted(opened.keys() & before.keys() - set(same)),
             kept=sorted(same),
-            failed=failed,
+            failed=failed | complaints,
         )
 
     def blame(self, thread: int, seconds: float) -> str | None:
@@ -170,24 +180,28 @@ class ModelStore:
         cure = "set CLEARWATCH_MODELS_DIR to a folder of model folders"
         try:
             # A name that starts with a dot hides a folder that is still being copied.
-            found = sorted(path.parent for path in self._folder.glob(f"[!.]*/{MANIFEST_FILE}"))
+            found = {path.parent for path in self._folder.glob(f"[!.]*/{MANIFEST_FILE}")}
+            # One that is served and has no manifest yet is being replaced: it has not gone.
+            found |= {path for name in self.snapshot.opened if _is_there(path := self._folder / name)}
         except OSError as error:
             raise ModelFolderInvalid(f"{self._folder} cannot be read ({error.strerror}); {cure}") from error
         if not found:
             what = f"holds no folder with a {MANIFEST_FILE}" if self._folder.is_dir() else "is no folder"
             raise ModelFolderInvalid(f"{self._folder.absolute()} {what}; {cure}")
-        return found
+        return sorted(found)
 
     def _open_into(self, path: Path, opened: dict[str, Opened], failed: dict[str, str]) -> None:
         """Open a folder unless it is open in this very form; an error is noted and stops nothing else."""
         try:
-            digest = hashlib.sha256((path / MANIFEST_FILE).read_bytes()).hexdigest()
+            digest = _digest(path / MANIFEST_FILE)
             known = opened.get(path.name)
             if known is None or known.digest != digest or known.model.fault is not None:
                 model, trials = self._opener.open(path)
                 opened[path.name] = Opened(model, digest, trials)
                 identity = {"model": path.name, "sha256": model.manifest.sha256, "device": model.device.name}
                 logger.info("model opened", extra={**identity, "trials": list(map(str, trials))})
+        except ShuttingDown:
+            raise
         except ClearwatchError as error:
             failed[path.name] = str(error)
             logger.error("model failed", extra={"model": path.name, "reason": str(error)})  # noqa: TRY400 - it says all
@@ -199,15 +213,16 @@ class ModelStore:
         self.snapshot = snapshot  # one assignment: a request sees the old models or the new ones, never a mixture
         self._metrics.serves(opened.model for opened in snapshot.opened.values())
 
-    def _defaults(self, folders: list[Path], opened: Mapping[str, Opened]) -> dict[Task, str]:
-        """Say which model answers a task when none is named: as `defaults.json` has it, else the first by name.
+    def _defaults(
+        self, folders: list[Path], opened: Mapping[str, Opened], wanted: Mapping[Task, str]
+    ) -> dict[Task, str]:
+        """Say which model answers a task when none is named: the wanted one, else the first by name.
 
         Taken from the manifests, so that a model that fails is missed rather than silently replaced by another; from
         that of the form in service where there is one, for its folder may be half copied.
         """
         manifests = {path.name: manifest for path in folders if (manifest := _readable(path)) is not None}
         manifests |= {name: each.model.manifest for name, each in opened.items()}
-        wanted = self._wanted_defaults()
         defaults = {}
         for task in Task:
             able = [name for name, manifest in manifests.items() if task in manifest.tasks]
@@ -218,15 +233,28 @@ class ModelStore:
                 defaults[task] = wanted[task] if wanted.get(task) in able else able[0]
         return defaults
 
-    def _wanted_defaults(self) -> dict[Task, str]:
+    def _wanted_defaults(self) -> tuple[Mapping[Task, str], dict[str, str]]:
+        """Return what `defaults.json` says; where it makes no sense, what was the default before, and why."""
         path = self._folder / DEFAULTS_FILE
         try:
-            return _DEFAULTS.validate_python(json.loads(path.read_bytes()))
+            return _DEFAULTS.validate_python(json.loads(path.read_bytes())), {}
         except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, ValidationError) as error:
+            return {}, {}
+        except (OSError, ValueError) as error:
             logger.warning("%s is ignored: %s", path, error)
-            return {}
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+            return self.snapshot.defaults, {DEFAULTS_FILE: f"it is ignored, the defaults stay: {reason}"}
+
+
+def _is_there(folder: Path) -> bool:
+    return folder.is_dir() or folder.is_symlink()
+
+
+def _digest(manifest: Path) -> str:
+    try:
+        return hashlib.sha256(manifest.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelFolderInvalid(f"{manifest}: cannot be read ({error.strerror})") from error
 
 
 def _readable(folder: Path) -> Manifest | None:

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from runtime.errors import TimedOut, UploadTimedOut
 from service.jobs import CallJob, InferenceJob, Job, Standing
-from service.work import Done, R, Stage, Work
+from service.work import Done, NeedsRoom, R, Stage, Work
 
 if TYPE_CHECKING:
     from service.scheduler import Scheduler
@@ -59,6 +59,12 @@ class Ticket:
             self._has_slot = False
             self._scheduler.release(self)
 
+    def takes(self, count: int) -> None:
+        """Count bytes of the body that are held; raise Overloaded if there are too many of all requests."""
+        if self._has_slot:
+            self.received += count
+            self._scheduler.holds(self, count)
+
     @contextlib.asynccontextmanager
     async def arriving(self, timeout_s: float) -> AsyncIterator[None]:
         """Read the body in here. Raises UploadTimedOut if it is slow, Overloaded if it is and others wait."""
@@ -99,11 +105,11 @@ class Ticket:
 
     async def call(self, stage: Stage, function: Callable[[], R]) -> Done[R]:
         """Run a plain function in a worker thread."""
-        return await self._do(CallJob(self._standing, stage, function))
+        return await self._do(lambda: CallJob(self._standing, stage, function))
 
     async def infer(self, work: Work[R]) -> Done[R]:
         """Put a frame through its model."""
-        return await self._do(InferenceJob(self._standing, work))
+        return await self._do(lambda: InferenceJob(self._standing, work))
 
     @property
     def share(self) -> int:
@@ -142,7 +148,20 @@ class Ticket:
         finally:
             lock.release()
 
-    async def _do(self, job: Job[R]) -> Done[R]:
+    async def _do(self, make: Callable[[], Job[R]]) -> Done[R]:
+        """Do a job; where its frames are large, once more when there is room for them."""
+        pixels = 0
+        while True:
+            try:
+                if pixels == 0:
+                    return await self._once(make())
+                async with self._scheduler.pixels.share(pixels):
+                    return await self._once(make())
+            except NeedsRoom as needs:
+                pixels = max(pixels, needs.pixels)
+                needs.grant()
+
+    async def _once(self, job: Job[R]) -> Done[R]:
         if self._ended_by is not None:
             raise self._ended_by
         self.start_clock()

@@ -13,10 +13,11 @@ from runtime.errors import ImageError, ImageTooLarge, InvalidInput, UnreadableIm
 from runtime.images import BY_MEDIA_TYPE, ImageFormat, Limits, Picture, Size, decode
 from service.multipart import Part, read_form
 from service.ticket import Ticket
-from service.work import Stage
+from service.work import NeedsRoom, Stage
 
 FIELDS = ("image", "file")
 UNCLAIMED = frozenset({"", "application/octet-stream"})
+LARGE = 4  # a frame of more than a quarter of the pixels that are accepted waits its turn
 ACCEPTED = ", ".join(form.value.media_type for form in ImageFormat)
 
 
@@ -30,24 +31,39 @@ class UploadLimits:
     timeout_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UploadedImage:
     """An encoded image and what its sender says it is; nothing of it has been looked at.
 
-    With `refusal` it is known not to be usable, which is its own reply and does not fail the rest of a batch.
+    With `refusal` it is known not to be usable, which is its own reply and does not fail the rest of a batch. With
+    `has_room` there is memory for it, however large.
     """
 
     data: bytes | bytearray
     media_type: str
     limits: Limits
     refusal: ImageError | None = None
+    has_room: bool = False
 
-    def decode(self, channels: int | None, max_pixels: int | None = None, fit: Size | None = None) -> Picture:
-        """Decode it, to a size where one is given, in a worker thread. Raises an ImageError."""
+    def decode(self, channels: int | None, fit: Size | None = None) -> Picture:
+        """Decode it, to a size where one is given, in a worker thread. Raises an ImageError, or NeedsRoom."""
+        if not self.has_room:
+            try:
+                return self.decode_up_to(self.limits.max_pixels // LARGE, channels, fit)
+            except ImageTooLarge as error:
+                if error.pixels is not None and error.pixels <= self.limits.max_pixels:
+                    raise NeedsRoom(error.pixels, self.grant) from None
+        return self.decode_up_to(self.limits.max_pixels, channels, fit)
+
+    def grant(self) -> None:
+        """Note that there is memory for it."""
+        self.has_room = True
+
+    def decode_up_to(self, max_pixels: int, channels: int | None, fit: Size | None = None) -> Picture:
+        """Decode it, to a size where one is given, if it has no more pixels. Raises an ImageError."""
         if self.refusal is not None:
             raise self.refusal
-        limits = self.limits if max_pixels is None else Limits(self.limits.max_bytes, max_pixels)
-        claimed = _claim(self.media_type)
+        limits, claimed = Limits(self.limits.max_bytes, max_pixels), _claim(self.media_type)
         return decode(bytes(self.data), channels=channels, claimed=claimed, limits=limits, fit=fit)
 
 
@@ -109,7 +125,7 @@ async def _capped(request: Request, ticket: Ticket, max_bytes: int) -> AsyncIter
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
-        ticket.received = size
+        ticket.takes(len(chunk))
         if size > max_bytes:
             raise ImageTooLarge(f"the body has more than {max_bytes} bytes, the most that are accepted")
         yield chunk

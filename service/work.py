@@ -1,7 +1,7 @@
 """What the scheduler moves: a frame's way through a model, its stages, and how long each took."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, Generic, TypeVar
@@ -51,6 +51,18 @@ class Inputs:
     def fits(self, other: "Inputs") -> bool:
         """Tell whether both may go into one batch."""
         return self.frames.shape == other.frames.shape and (self.noise_level is None) == (other.noise_level is None)
+
+
+class NeedsRoom(Exception):
+    """A frame of so many pixels is to be decoded when there is memory for it: no failure, but something to wait for.
+
+    `grant` is to be called before it is tried again.
+    """
+
+    def __init__(self, pixels: int, grant: Callable[[], None]) -> None:
+        super().__init__()
+        self.pixels = pixels
+        self.grant = grant
 
 
 class Work(ABC, Generic[R]):

@@ -156,7 +156,8 @@ from service.app import create_app
 from service.settings import Settings
 
 assert not logging.root.handlers, "an import has set up logging"
-with TestClient(create_app(Settings(models_dir=Path(sys.argv[1]), workers=1))) as client:
+app = create_app(Settings(models_dir=Path(sys.argv[1]), workers=1))
+with TestClient(app, base_url="http://localhost") as client:
     while (ready := client.get("/readyz")).json()["status"] == "loading":
         pass
     assert ready.status_code == 200, ready.text

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 API = ROOT / "docs" / "api.md"
 EXAMPLE = ROOT / ".env.example"
+PROMISES = [ROOT / "docs" / "operations.md", ROOT / "docs" / "security.md"]
 
 
 def shown(value: object) -> str:
@@ -57,3 +58,15 @@ def test_every_failure_is_documented() -> None:
     text = API.read_text()
     for kind in KINDS.values():
         assert f"`{kind.name}`" in text, f"docs/api.md says nothing of {kind.type}"
+
+
+@pytest.mark.parametrize("path", PROMISES, ids=lambda path: path.stem)
+def test_every_promise_names_the_test_that_holds_it(path: Path) -> None:
+    rows = path.read_text().partition("held by |\n|---")[2].partition("\n\n")[0].splitlines()[1:]
+    assert len(rows) > 10
+    for row in rows:
+        held_by = row.rpartition(" | ")[2]
+        assert "`" in held_by, f"nothing holds this promise: {row}"
+        for file, test in re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", held_by):
+            files = [ROOT / file] if "/" in file else (ROOT / "tests").rglob(file)
+            assert any(f"def {test}(" in found.read_text() for found in files if test), f"no {file}::{test} holds {row}"

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from runtime.errors import ModelFolderInvalid, ModelNotFound, ModelNotReady, Unauthorized
+from runtime.errors import ModelFolderInvalid, ModelNotFound, ModelNotReady, ShuttingDown, Unauthorized
 from service.dependencies import Call
 from service.json_reply import JsonReply
 from service.openapi import PLAIN_FAILURES, replies
@@ -52,7 +52,7 @@ async def read_model(request: Request, name: str) -> Response:
 @router.post(
     "/models:reload",
     summary="Look for new, changed and removed models",
-    responses=replies(ReloadReply, documented(Unauthorized, ModelFolderInvalid)),
+    responses=replies(ReloadReply, documented(Unauthorized, ModelFolderInvalid, ShuttingDown)),
 )
 async def reload_models(request: Request) -> Response:
     """Open what is new or changed and swap it in at once; requests that have begun end with the models they began with.

@@ -4,7 +4,9 @@ import json
 import resource
 import shutil
 import signal
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -183,6 +185,63 @@ def test_a_graph_that_fails_on_a_frame_fails_for_that_frame(treacherous: Path) -
         assert (reply.status_code, reply.json()["type"]) == (500, "urn:clearwatch:problem:internal")
         assert score(service.client, "fails").status_code == 200
         assert service.client.get("/readyz").status_code == 200
+
+
+HANGING_OPEN = """
+import pathlib, time
+from runtime.model import Model
+open_folder = Model.open
+def hang(*arguments):
+    if pathlib.Path("hang").exists():
+        pathlib.Path("hangs").touch()
+        time.sleep(1000)
+    return open_folder(*arguments)
+Model.open = hang
+"""
+
+
+def test_a_folder_that_hangs_as_it_is_opened_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_scorer(tmp_path / name)
+    (tmp_path / "sitecustomize.py").write_text(HANGING_OPEN)  # imported before all else
+    (tmp_path / "hang").touch()
+    process = start_with_log(subprocess.DEVNULL, tmp_path, models_dir=tmp_path, port=0, grace_period_s=4, **BOUNDED)
+    try:
+        until((tmp_path / "hangs").exists)
+        assert ended_within(process, 7)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_reload_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    write_scorer(tmp_path / "scorer")
+    (tmp_path / "sitecustomize.py").write_text(HANGING_OPEN)
+    with served(tmp_path, grace_period_s=4, **BOUNDED) as service, ThreadPoolExecutor(1) as pool:
+        (tmp_path / "hang").touch()
+        write_scorer(tmp_path / "scorer", version="2")
+        asked = pool.submit(service.client.post, "/v1/models:reload")
+        until((tmp_path / "hangs").exists)
+        assert ended_within(service.process, 7)
+        assert asked.result().json()["type"] == "urn:clearwatch:problem:shutting-down"
+
+
+def ended_within(process: "subprocess.Popen[str]", limit_s: float) -> bool:
+    """Tell it to end; return whether it did so in time."""
+    told = time.monotonic()
+    process.terminate()
+    assert process.wait(PATIENCE_S) == 0
+    return time.monotonic() - told < limit_s
+
+
+def test_what_cannot_be_finished_after_sigterm_is_told_so_in_time(treacherous: Path) -> None:
+    with served(treacherous, **BOUNDED | {"grace_period_s": 4}) as service, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(white, service, "hangs")
+        with httpx.Client(base_url=service.client.base_url, timeout=PATIENCE_S) as other:
+            until(lambda: 'stage="decode"} 1.0' in other.get("/metrics").text)
+        assert ended_within(service.process, 7)
+        reply = asked.result()
+    assert (reply.status_code, reply.json()["type"]) == (503, "urn:clearwatch:problem:shutting-down")
 
 
 JUMPING_CLOCK = """

@@ -1,5 +1,7 @@
 """Heat maps on one scale for all frames, overlays, and the boxes around what is strange."""
 
+import subprocess
+import sys
 import time
 
 import cv2
@@ -169,3 +171,35 @@ def test_regions_of_any_map(anomaly_map: Floats) -> None:
         columns = slice(round(left * width), round(right * width))
         assert region.score > np.float32(THRESHOLD)
         assert region.score in anomaly_map[rows, columns]
+
+
+def test_a_large_overlay_is_drawn_in_strips_as_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    frame = generator.integers(0, 256, (50, 70, 3), np.uint8)
+    anomaly_map = generator.random((12, 9), np.float32)
+    whole = overlay(frame, anomaly_map, calibration())
+    monkeypatch.setattr("runtime.heatmaps.STRIP_PIXELS", 4 * 70)
+    np.testing.assert_array_equal(overlay(frame, anomaly_map, calibration()), whole)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures its memory the way of Linux")
+def test_a_large_overlay_takes_few_bytes_a_pixel() -> None:
+    """3 bytes for the frame, 3 for what is drawn, 1 for the heat, and a strip."""
+    done = subprocess.run([sys.executable, "-c", LARGE_OVERLAY], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 8
+
+
+LARGE_OVERLAY = """
+import resource, numpy as np
+from runtime.heatmaps import overlay
+from runtime.manifest import Calibration
+side, heat = 4000, np.random.default_rng(0).random((32, 48), np.float32)
+calibration = Calibration(scores=(0.0,), count=1, threshold=1, false_alarm_rate=0.01, map_low=0.1, map_threshold=0.3,
+                          source="a test")
+def peak():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+overlay(np.ones((1000, 1000, 3), np.uint8), heat, calibration)  # what a strip takes, and the libraries
+before = peak()
+overlay(np.ones((side, side, 3), np.uint8), heat, calibration)
+print((peak() - before) / side**2)
+"""

@@ -460,6 +460,36 @@ def test_a_bomb_is_refused_before_memory_is_spent(tmp_path: Path) -> None:
     assert done.stdout.split("\n")[:-1] == sorted(BOMBS)
 
 
+DECODING = """
+import io, sys
+from PIL import Image
+from runtime.images import decode
+buffer = io.BytesIO()
+Image.new(sys.argv[1], (10, 10)).save(buffer, "PNG")
+decode(buffer.getvalue(), channels=3)  # loads what is loaded once
+rows = Image.new(sys.argv[1], (4000, 4000))
+buffer = io.BytesIO()
+rows.save(buffer, "PNG", compress_level=1)
+del rows
+data = buffer.getvalue()
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # the peak begins anew
+def status(what):
+    return 1024 * int(next(line for line in open("/proc/self/status") if line.startswith(what)).split()[1])
+before = status("VmRSS")
+decode(data, channels=3)
+print((status("VmHWM") - before) / 4000**2)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures its memory the way of Linux")
+@pytest.mark.parametrize(("mode", "limit"), [("RGB", 10), ("L", 11), ("I;16", 12), ("RGBA", 14), ("LA", 14)])
+def test_to_decode_a_pixel_takes_few_bytes(mode: str, limit: float) -> None:
+    """As docs/configuration.md says."""
+    done = subprocess.run([sys.executable, "-c", DECODING, mode], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < limit + 0.5
+
+
 @pytest.mark.parametrize("make", [png_of, jpeg_of, bmp_of, webp_of, lossless_webp_of, extended_webp_of])
 def test_pillows_own_limit_is_not_in_the_way(make: Callable[[int, int], bytes]) -> None:
     """Pillow by itself warns over 89 million pixels and fails over 179."""

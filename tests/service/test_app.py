@@ -243,7 +243,9 @@ def test_a_caller_says_how_long_it_waits(serve: Serve, models: Path, jpeg: bytes
 
 def test_a_client_who_leaves_frees_its_slot(serve: Serve, models: Path, jpeg: bytes, held: threading.Event) -> None:
     client = serve(models, workers=1)
-    head = f"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+    head = (
+        f"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+    )
     with ThreadPoolExecutor(1) as pool:
         stays = pool.submit(client.post, "/v1/score", content=jpeg, headers=JPEG)
         wait_for(client, "clearwatch_accepted_requests 1.0")
@@ -329,7 +331,7 @@ def test_the_port_is_open_before_the_models_are(models: Path, monkeypatch: pytes
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://x") as client,
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
         ):
             ready = await client.get("/readyz")
             assert (ready.status_code, ready.json()["status"]) == (503, "loading")

@@ -18,8 +18,8 @@ from service.settings import Settings
 from tests.service.conftest import JPEG
 
 Address = tuple[str, int]
-GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-HEAD = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
+GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HEAD = b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
 SERVED = b"HTTP/1.1 200 OK"
 
 
@@ -74,7 +74,7 @@ def test_headers_that_do_not_come_to_an_end(
 def test_headers_without_end_are_431(listening: Callable[..., Address], jpeg: bytes) -> None:
     address = listening()
     with socket.create_connection(address) as endless:
-        endless.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-A: ")
+        endless.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-A: ")
         with contextlib.suppress(ConnectionError):
             for _ in range(64):
                 endless.sendall(b"a" * MAX_HEAD_BYTES)
@@ -98,7 +98,7 @@ def test_a_client_who_does_not_read(
 ) -> None:
     monkeypatch.setattr("service.connections.STALLED_S", 0.2)
     address = listening()
-    wants = b"GET /docs-assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
+    wants = b"GET /docs-assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with socket.socket() as stubborn:
         stubborn.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         stubborn.connect(address)
@@ -119,7 +119,7 @@ def test_one_connection_too_many_takes_the_place_of_the_longest_idle(
         idle = [stack.enter_context(socket.create_connection(address)) for _ in range(60)]
         assert [score(address, jpeg) for _ in range(3)] == [200] * 3
         assert until_closed(idle[0]) == b""
-        idle[-1].sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        idle[-1].sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert until_closed(idle[-1]).startswith(SERVED)
         working.sendall(jpeg)
         working.settimeout(20)

@@ -18,7 +18,7 @@ from runtime.model import Floats, Model, Outputs
 from service.metrics import Metrics
 from service.scheduler import PROMPT_REFUSALS_S, Blame, Capacity, Scheduler
 from service.ticket import Ticket
-from service.work import Done, Inputs, Stage, Work
+from service.work import Done, Inputs, NeedsRoom, Stage, Work
 
 POISON = 66
 
@@ -527,5 +527,52 @@ def test_a_body_that_does_not_arrive_in_time() -> None:
             with scheduler.admit() as ticket, pytest.raises(UploadTimedOut, match=r"0\.01 s"):
                 async with ticket.arriving(0.01):
                     await asyncio.get_running_loop().create_future()
+
+    go(test())
+
+
+class LargeFrame(Frame):
+    """A frame that needs room for so many pixels."""
+
+    def __init__(self, model: HeldModel, value: int, pixels: int) -> None:
+        super().__init__(model, value)
+        self._pixels = pixels
+        self._has_room = False
+
+    def prepare(self) -> Inputs:
+        if not self._has_room:
+            raise NeedsRoom(self._pixels, self._grant)
+        return super().prepare()
+
+    def _grant(self) -> None:
+        self._has_room = True
+
+
+def test_large_frames_wait_for_one_another_and_small_ones_pass() -> None:
+    async def test() -> None:
+        held, free = HeldModel(), HeldModel()
+        free.go.set()
+        async with running(threads=3, lanes=3, pixels=100) as scheduler:
+            first, second = LargeFrame(held, 1, 60), LargeFrame(free, 2, 60)
+            waiting = [asyncio.create_task(one(scheduler, work)) for work in (first, second)]
+            await until(first.begun.is_set)
+            assert await one(scheduler, Frame(free, 3)) == 3
+            assert not second.begun.is_set()
+            held.go.set()
+            assert await asyncio.gather(*waiting) == [1, 2]
+
+    go(test())
+
+
+def test_bodies_beyond_the_memory_for_them_are_refused_and_one_alone_never_is() -> None:
+    async def test() -> None:
+        async with running(body_bytes=100) as scheduler:
+            with scheduler.admit() as first:
+                first.takes(150)
+                with scheduler.admit() as second, pytest.raises(Overloaded, match="bodies of other requests"):
+                    second.takes(1)
+            with scheduler.admit() as third, scheduler.admit() as fourth:
+                third.takes(50)
+                fourth.takes(50)
 
     go(test())

@@ -4,8 +4,10 @@ import json
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -32,7 +34,7 @@ def tamper(folder: Path) -> None:
         file.write(b"\0")
 
 
-def reload(client: httpx.Client) -> dict[str, object]:
+def reload(client: httpx.Client) -> dict[str, Any]:
     return dict(client.post("/v1/models:reload").json())
 
 
@@ -148,6 +150,63 @@ def test_a_changed_folder_that_fails_keeps_its_old_form(serve: Serve, folder: Pa
     assert "the folder has changed" in ready.json()["models"]["b"]
 
 
+def _away(manifest: Path) -> None:
+    manifest.unlink()
+
+
+def _dangling(manifest: Path) -> None:
+    manifest.unlink()
+    manifest.symlink_to("nowhere")
+
+
+def _unreadable(manifest: Path) -> None:
+    manifest.unlink()
+    manifest.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [_away, _dangling, _unreadable])
+def test_a_served_folder_whose_manifest_is_not_there_yet_keeps_its_old_form(
+    serve: Serve, folder: Path, jpeg: bytes, spoil: Callable[[Path], None]
+) -> None:
+    client = serve(folder)
+    spoil(folder / "b" / "manifest.json")
+    reply = reload(client)
+    assert (reply["removed"], reply["kept"]) == ([], ["a", "b"])
+    assert "manifest.json: cannot be read" in str(reply["failed"])
+    assert client.post("/v1/score?model=b", content=jpeg, headers=JPEG).status_code == 200
+    assert "the folder has changed" in client.get("/readyz").json()["models"]["b"]
+    spoil(folder / "a" / "manifest.json")
+    assert reload(client)["kept"] == ["a", "b"]
+    shutil.rmtree(folder / "b")
+    assert reload(client)["removed"] == ["b"]
+
+
+def test_a_served_link_to_a_folder_that_is_being_replaced_keeps_its_old_form(
+    serve: Serve, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    made = write_scorer(tmp_path_factory.mktemp("made") / "c")
+    (folder / "c").symlink_to(made)
+    client = serve(folder)
+    made.rename(made.with_name("old"))
+    assert reload(client)["kept"] == ["a", "b", "c"]
+    (folder / "c").unlink()
+    assert reload(client)["removed"] == ["c"]
+
+
+@pytest.mark.parametrize("content", ["{", '{"paint": "a"}'])
+def test_defaults_that_make_no_sense_leave_the_old_ones_and_are_told(serve: Serve, folder: Path, content: str) -> None:
+    defaults = folder / "defaults.json"
+    defaults.write_text('{"score": "b"}')
+    client = serve(folder)
+    defaults.write_text(content)
+    assert "it is ignored, the defaults stay: " in reload(client)["failed"]["defaults.json"]
+    assert client.get("/v1/models").json()["defaults"]["score"] == "b"
+    assert client.get("/v1/models").json()["failed"] == {}
+    defaults.unlink()
+    assert reload(client)["failed"] == {}
+    assert client.get("/v1/models").json()["defaults"]["score"] == "a"
+
+
 def test_a_folder_of_models_that_is_gone_changes_nothing(serve: Serve, folder: Path, jpeg: bytes) -> None:
     client = serve(folder)
     for name in ("a", "b"):
@@ -190,7 +249,7 @@ def test_a_default_whose_folder_is_half_copied_goes_on_as_before(serve: Serve, f
     client = serve(folder)
     manifest = folder / "a" / "manifest.json"
     manifest.write_bytes(manifest.read_bytes()[:100])
-    assert list(reload(client)["failed"]) == ["a"]  # type: ignore[call-overload]
+    assert list(reload(client)["failed"]) == ["a"]
     assert client.post("/v1/score", content=jpeg, headers=JPEG).json()["model"]["name"] == "a"
 
 

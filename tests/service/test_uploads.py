@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from runtime.images import ImageFormat, Pixels, encode
-from tests.service.conftest import JPEG, PNG, Serve
+from service.app import create_app
+from service.settings import Settings
+from tests.service.conftest import JPEG, PNG, Serve, running
+from tests.waiting import until
 
 URL = "/v1/score?model=scorer"
 
@@ -173,7 +176,7 @@ def test_a_body_that_does_not_arrive_is_408(serve: Serve, models: Path) -> None:
     client = serve(models, upload_timeout_s=0.05)
     with socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=10) as connection:
         connection.sendall(
-            b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\nabc"
+            b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\nabc"
         )
         assert connection.recv(1000).startswith(b"HTTP/1.1 408")
 
@@ -202,3 +205,29 @@ def test_no_body_is_a_500(client: httpx.Client, media_type: str, body: bytes) ->
     reply = client.post(URL, content=body, headers={"Content-Type": media_type})
     assert 400 <= reply.status_code < 500, reply.text
     assert reply.headers["content-type"] == "application/problem+json"
+
+
+def test_bodies_of_all_requests_together_are_bounded(models: Path) -> None:
+    app = create_app(Settings(models_dir=models, max_held_bytes=100_000))
+    head = b"POST /v1/score HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: 200000\r\n\r\n"
+    with running(app) as client:
+        with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as other:
+            other.sendall(head + bytes(99_000))
+            until(lambda: app.state.service.scheduler._body_bytes == 99_000)
+            refused = client.post(URL, content=JPEG_BYTES, headers=JPEG)
+            assert (refused.status_code, refused.json()["type"]) == (503, "urn:clearwatch:problem:overloaded")
+            assert refused.headers["retry-after"]
+        until(lambda: app.state.service.scheduler._body_bytes == 0)
+        assert client.post(URL, content=JPEG_BYTES, headers=JPEG).status_code == 200
+
+
+def test_a_large_frame_is_served_as_a_small_one(serve: Serve, models: Path, jpeg: bytes, client: httpx.Client) -> None:
+    """With 60 x 80 pixels it is all that is accepted, so it waits its turn; the answer is the same."""
+    narrow = serve(models, max_image_pixels=60 * 80)
+    parts = [("image", ("a.jpg", jpeg, "image/jpeg"))] * 3
+    for query in ("", "&heatmap=overlay"):
+        expected = client.post(f"{URL}{query}", content=jpeg, headers=JPEG).json()
+        for found in narrow.post(f"{URL}{query}", files=parts).json()["results"]:
+            assert found | {"timing_ms": None} == expected | {"timing_ms": None}
+    assert narrow.post("/v1/denoise", content=jpeg, headers=JPEG).status_code == 200
+    assert narrow.post("/v1/cameras/a/frames?model=scorer", content=jpeg, headers=JPEG).status_code == 200

@@ -37,6 +37,8 @@ class Shelf:
 
     camera: str
     versions: tuple[tuple[int, Path], ...]
+    failure: CalibrationInvalid | None = None
+    """Why its folder cannot be read."""
 
 
 class Calibrations:
@@ -51,7 +53,7 @@ class Calibrations:
         """Return the camera's newest calibration that was made for these weights.
 
         Raises CalibrationNotFound where the camera has none, CalibrationStale where all are for other weights,
-        CalibrationInvalid where a newer file cannot be read.
+        CalibrationInvalid where a newer file cannot be read, or a folder.
         """
         found = self.in_force(manifest).get(camera)
         if found is None:
@@ -80,6 +82,8 @@ class Calibrations:
     def all(self, model: str) -> Iterator[CameraCalibration | CalibrationInvalid]:
         """Yield every version of every camera by name, the newest first, or why it cannot be read."""
         for shelf in self._shelves(model):
+            if shelf.failure is not None:
+                yield shelf.failure
             for _, path in shelf.versions:
                 try:
                     yield read_calibration(path)
@@ -115,6 +119,7 @@ class Calibrations:
             if shelf.camera == camera and version in {None, number}
         ]
         if not chosen:
+            _entries(self._folder / model / camera)  # if it cannot be read, nobody knows
             what = "calibration" if version is None else f"version {version} of a calibration"
             raise CalibrationNotFound(f"{model} has no {what} for camera {camera!r}")
         for path in chosen:
@@ -126,18 +131,37 @@ class Calibrations:
         return len(chosen)
 
     def _shelves(self, model: str) -> Iterator[Shelf]:
-        found: dict[str, list[tuple[int, Path]]] = {}
-        for path in self._files(model, SUFFIX):
-            found.setdefault(path.parent.name, []).append((int(path.stem), path))
-        for camera, versions in sorted(found.items()):
-            yield Shelf(camera, tuple(sorted(versions, reverse=True)))
-
-    def _files(self, model: str, suffix: str) -> Iterator[Path]:
-        return (path for path in (self._folder / model).glob(f"[!.]*/*{suffix}") if path.stem.isdecimal())
+        for folder in sorted(_entries(self._folder / model)):
+            if folder.name.startswith("."):
+                continue
+            try:
+                versions = _numbered(folder, SUFFIX)
+            except CalibrationInvalid as error:
+                yield Shelf(folder.name, (), error)
+            else:
+                if versions:
+                    yield Shelf(folder.name, tuple(sorted(versions, reverse=True)))
 
     def _last_number(self, model: str, camera: str) -> int:
-        taken = [*self._files(model, SUFFIX), *self._files(model, DELETED_SUFFIX)]
-        return max((int(path.stem) for path in taken if path.parent.name == camera), default=0)
+        folder = self._folder / model / camera
+        taken = [*_numbered(folder, SUFFIX), *_numbered(folder, DELETED_SUFFIX)]
+        return max((number for number, _ in taken), default=0)
+
+
+def _numbered(folder: Path, suffix: str) -> list[tuple[int, Path]]:
+    return [(int(path.stem), path) for path in _entries(folder) if path.suffix == suffix and path.stem.isdecimal()]
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Return what lies in a folder; nothing where there is none. Path.glob would see nothing in a locked one either."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise CalibrationInvalid(
+            f"{folder}: cannot be read ({error.strerror}); let the service read it, and reload the models"
+        ) from error
 
 
 def read_calibration(path: Path) -> CameraCalibration:
@@ -161,6 +185,8 @@ def read_calibration(path: Path) -> CameraCalibration:
 
 def _newest(shelf: Shelf, manifest: Manifest) -> CameraCalibration | CalibrationError:
     """Return the newest version for these weights: a model that is put back has its calibrations again."""
+    if shelf.failure is not None:
+        return shelf.failure
     try:
         for _, path in shelf.versions:
             found = read_calibration(path)

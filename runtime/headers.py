@@ -10,6 +10,7 @@ _SHORT = 3
 _WEBP_CHUNKS = 16  # to look at: a file of a million empty ones must not keep a core busy
 _JPEG_MARKER = 0xFF
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # tables and an extension have the other numbers
+_JPEG_BARE = frozenset({0x00, 0x01, *range(0xD0, 0xDA), 0xFF})  # no length follows: fill bytes, restarts, start, end
 _JPEG_LENGTH = struct.Struct(">H")
 _JPEG_FRAME = struct.Struct(">BHHB")
 _JPEG_SPECIAL = (b"Exif\0", b"Adobe")
@@ -52,10 +53,15 @@ class JpegFrame(NamedTuple):
 
 
 def jpeg_frame(data: bytes) -> JpegFrame | None:
-    """Return the frame header of a JPEG; None where it has none, or ends before it."""
+    """Return the frame header of a JPEG; None where it has none, ends before it, or has bare markers before it.
+
+    Decoders skip those and go on: whoever took what follows for a length would read another frame header than they do.
+    """
     plain, place = True, 2
     while place + 10 <= len(data) and data[place] == _JPEG_MARKER:
         marker, (length,) = data[place + 1], _JPEG_LENGTH.unpack_from(data, place + 2)
+        if marker in _JPEG_BARE:
+            return None
         if marker in _JPEG_FRAMES:
             precision, height, width, components = _JPEG_FRAME.unpack_from(data, place + 4)
             return JpegFrame(height, width, components, plain and precision == 8)

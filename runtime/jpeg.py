@@ -40,9 +40,12 @@ class PlainJpeg:
             factor = next((factor for factor in FACTORS if factor <= spare), 1)
             height, width = -(-height // factor), -(-width // factor)
         colours = "GRAY" if channels == 1 else "RGB"
+        # Room for what the header was understood to say and no more, should TurboJPEG ever understand another size.
+        room = np.empty((height, width, channels), np.uint8)
         try:
-            return np.asarray(
-                simplejpeg.decode_jpeg(self.data, colours, min_height=height, min_width=width, strict=True), np.uint8
+            pixels = simplejpeg.decode_jpeg(
+                self.data, colours, min_height=height, min_width=width, buffer=room, strict=True
             )
         except ValueError:
             return None
+        return np.asarray(pixels, np.uint8) if pixels.shape == room.shape else None

@@ -36,8 +36,8 @@ All settings are environment variables, or lines of a file .env in the working d
 stops the start. To listen beyond this machine:
   {PREFIX}HOST=0.0.0.0 {PREFIX}TOKEN=<a long secret> python -m service
 
-Logs are JSON lines on stderr. SIGTERM and Ctrl-C finish what was accepted, then end with exit code 0; a start that
-fails says why in one sentence and ends with exit code {STARTS_NOT}.
+Logs are JSON lines on stderr. SIGTERM, SIGHUP and Ctrl-C finish what was accepted, then end with exit code 0; a start
+that fails says why in one sentence and ends with exit code {STARTS_NOT}.
 
 settings:
 """
@@ -87,9 +87,12 @@ def _serve(app: FastAPI, listener: socket.socket) -> None:
     service: Service = app.state.service
     _announce(service, listener)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    server = make_server(app)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # uvicorn raises the signal again when all is done: that is the end
-    make_server(app).run(sockets=[listener])
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, server.handle_exit)  # uvicorn would let a terminal that closes end it at once
+    server.run(sockets=[listener])
 
 
 def make_server(app: FastAPI) -> Server:

@@ -8,6 +8,7 @@ import struct
 from collections import OrderedDict, deque
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -53,6 +54,32 @@ def _with_descriptors(wanted: int) -> int:
     return room
 
 
+class Parser(httptools.HttpRequestParser):
+    """httptools' parser, which also reads the body of a request that wishes for another protocol.
+
+    By itself it takes what follows such a head for the other protocol, and uvicorn, which speaks none, for the next
+    request. So the head is parsed once more, without the wish.
+    """
+
+    def __init__(self, connection: "Connection") -> None:
+        super().__init__(connection)
+        self.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        self._connection = connection
+
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override] # uvicorn has nothing else
+        """Parse some more."""
+        rest = memoryview(data)
+        while True:
+            try:
+                super().feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+                if head := self._connection.head_without_wish():
+                    super().feed_data(head)
+            else:
+                return
+
+
 class Connection(HttpToolsProtocol):
     """One connection. What it has begun it must end in time: its headers, its body after the reply, the reply."""
 
@@ -66,6 +93,8 @@ class Connection(HttpToolsProtocol):
         all_of_them: Connections,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.parser = Parser(self)
+        self._wishes = False  # for another protocol, in the head that was parsed last
         self._all = all_of_them
         self._head_since: float | None = None  # on the loop's clock; None: no headers are awaited
         self._head_bytes = 0
@@ -104,14 +133,30 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Serve the request."""
+        tunnel = self.parser.get_method() == b"CONNECT"
+        self._wishes = self.parser.should_upgrade() and not tunnel
+        if self._wishes:
+            return
         self._head_since = None
         self._head_bytes = 0
         self._all.idle.pop(self, None)
         super().on_headers_complete()
+        if tunnel:  # there is none, and what follows may be meant for it
+            self.cycle.keep_alive = False
         self.headers = deque(maxlen=0)  # type: ignore[assignment] # trailers, which nobody reads, may have no end
+
+    def head_without_wish(self) -> bytes:
+        """Return the head that was parsed last as if it wished for no other protocol; nothing if it does not."""
+        if not self._wishes:
+            return b""
+        first = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        lines = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([first, *lines, b"", b""])
 
     def on_message_complete(self) -> None:
         """Note that the body is here."""
+        if self._wishes:
+            return
         self._replied_at = None
         super().on_message_complete()
 

@@ -27,6 +27,10 @@ from service.uploads import Upload, read_upload
 
 P = TypeVar("P", bound=Parameters)
 
+# What no call comes near. Parsing keeps the GIL to its end, in whatever thread, and each wrong name makes an error.
+MAX_NAMES = 1000  # of a query or in JSON, by its colons: those within names and times count too
+MAX_VALUES = 400_000  # in JSON, by its commas
+
 
 @dataclass(slots=True)
 class Call:
@@ -93,6 +97,8 @@ class Call:
 
 @lru_cache(maxsize=256)  # cameras ask the same again and again; a query may be as long as the headers
 def _parsed(parameters: type[P], query_string: bytes) -> P:
+    if query_string.count(b"&") > MAX_NAMES:
+        raise InvalidInput("there are more query parameters than any call takes")
     given = QueryParams(query_string).multi_items()
     values = dict(given)
     if len(values) < len(given):
@@ -104,8 +110,14 @@ def validated(place: str, parameters: type[P], values: dict[str, str] | bytes) -
     """Check values, or a body of JSON. Raises the RequestValidationError that FastAPI would, with `place` in front."""
     try:
         if isinstance(values, bytes):
+            _check_extent(values)
             return parameters.model_validate_json(values)
         return parameters.model_validate(values)
     except ValidationError as error:
-        found = [item | {"loc": (place, *item["loc"])} for item in error.errors(include_context=False)]
-        raise RequestValidationError(found) from error
+        items = error.errors(include_url=False, include_context=False, include_input=False)
+        raise RequestValidationError([item | {"loc": (place, *item["loc"])} for item in items]) from error
+
+
+def _check_extent(body: bytes) -> None:
+    if body.count(b",") > MAX_VALUES or body.count(b":") > MAX_NAMES:
+        raise InvalidInput(f"the JSON holds more than is accepted: {MAX_VALUES} values, {MAX_NAMES} names")

@@ -14,6 +14,8 @@ from typing import TextIO
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 PAUSE_S = 0.05
+# What libraries say below these levels is of no use, or is the caller's: bytes of a form, names of chunks in an image.
+LEAST = {"uvicorn": "WARNING", "uvicorn.error": "WARNING", "python_multipart": "ERROR", "PIL": "WARNING"}
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
@@ -75,8 +77,8 @@ def logging_to_stderr(level: str) -> Iterator[None]:
     )
     listener = _Listener(records, handler)
     logging.basicConfig(level=level.upper(), handlers=[_Queue(records)], force=True)
-    for name in ("uvicorn", "uvicorn.error"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, least in LEAST.items():
+        logging.getLogger(name).setLevel(least)
     listener.start()
     try:
         yield

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+MAX_ERRORS = 20  # told of one request,
+MAX_NAME = 80  # and the characters of a name in them that the caller made up
 CLIENT_LEFT = 499  # nginx's number for it; nobody is there to read the reply, but the log and the metrics are
 
 
@@ -108,13 +110,18 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, HTTPException):
         return Problem(_http_kind(error.status_code), str(error.detail), headers=error.headers)
     if isinstance(error, RequestValidationError):
-        found = tuple({"loc": list(item["loc"]), "msg": item["msg"], "type": item["type"]} for item in error.errors())
+        found = tuple(map(_told, error.errors()[:MAX_ERRORS]))
         text = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in found)
         return Problem(INVALID_REQUEST, text, errors=found)
     if isinstance(error, ClientDisconnect):
         return Problem(Kind(CLIENT_LEFT, "client-left", "The client has left"), "the client closed the connection")
     logger.error("unexpected error", exc_info=error)
     return Problem(UNEXPECTED, "an unexpected error; the log has it under this request_id")
+
+
+def _told(item: Mapping[str, Any]) -> dict[str, Any]:
+    place = [part[:MAX_NAME] if isinstance(part, str) else part for part in item["loc"]]
+    return {"loc": place, "msg": item["msg"], "type": item["type"]}
 
 
 def _headers(error: errors.ClearwatchError) -> dict[str, str]:

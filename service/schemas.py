@@ -27,6 +27,8 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")  # pydantic would also ta
 _SIGNLESS = re.compile(r".{10}[Tt ][0-9:.]+ [0-9]{2}:?[0-9]{2}$")  # a + means a space in a query
 Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 
+Numbers = Annotated[list[FiniteFloat], Field(fail_fast=True)]  # of what is no number the first is told, not a million
+
 ModelParameter = Annotated[str | None, Field(max_length=200, description="A name of /v1/models; absent: the default.")]
 
 
@@ -116,7 +118,7 @@ class CalibrationRequest(Parameters):
     """Normal frames whose scores are known: kept by the service, or given in lists, a list for each clip."""
 
     scored: ScoredFrames | None = None
-    scores: list[Annotated[list[FiniteFloat], Field(min_length=1)]] | None = Field(None, min_length=1)
+    scores: list[Annotated[Numbers, Field(min_length=1)]] | None = Field(None, min_length=1, fail_fast=True)
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "CalibrationRequest":
@@ -135,8 +137,8 @@ class SampleRequest(Parameters):
     model: ModelParameter = None
     n: int = Field(1, ge=1, le=MAX_SAMPLES, description="How many images; with latents it must be their number.")
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Absent: a random one, which the reply tells.")
-    latents: list[list[FiniteFloat]] | None = Field(
-        None, min_length=1, max_length=MAX_SAMPLES, description="[n][latent_dim], used as they are."
+    latents: list[Numbers] | None = Field(
+        None, min_length=1, max_length=MAX_SAMPLES, fail_fast=True, description="[n][latent_dim], used as they are."
     )
     temperature: FiniteFloat = Field(1, ge=0, le=10, description="Standard deviation of the latents drawn.")
 

@@ -164,9 +164,9 @@ class Settings(BaseSettings):
         return Keyring([*tokens, *(read_tokens(self.tokens_file) if self.tokens_file is not None else ())])
 
     def bearer_token(self) -> str | None:
-        """Return the token, read from its file where there is one."""
+        """Return the token, read from its file where there is one; without spaces around it, which no header keeps."""
         if self.token_file is None:
-            return None if self.token is None else self.token.get_secret_value()
+            return None if self.token is None else self.token.get_secret_value().strip()
         try:
             return self.token_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
@@ -195,7 +195,11 @@ def load_settings(env_file: Path = ENV_FILE) -> Settings:
     Raises SettingsError, also for a CLEARWATCH_* variable that no setting has: a typo is never ignored.
     """
     known = [variable(field) for field in Settings.model_fields]
-    for name in (*os.environ, *dotenv_values(env_file)):
+    try:
+        stated = dotenv_values(env_file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{env_file} cannot be read: {error}") from error
+    for name in (*os.environ, *stated):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             raise SettingsError(_unknown(name, known))
     try:

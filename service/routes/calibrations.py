@@ -52,6 +52,7 @@ logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/models/{name}", tags=["calibrations"])
 
 RATE = 0.01  # where neither the request nor the model says another
+MAX_SCORES_BYTES = 8 * 2**20  # of JSON: four hundred thousand scores with all their digits
 
 
 @router.post(
@@ -96,7 +97,7 @@ async def _known(
 ) -> tuple[NormalScores, str]:
     """Take scores out of the body, or those that are kept of the camera."""
     limits = call.service.upload_limits
-    body = await read_body(call.request, ticket, limits.max_bytes, limits.timeout_s)
+    body = await read_body(call.request, ticket, min(MAX_SCORES_BYTES, limits.max_bytes), limits.timeout_s)
     wanted = await asyncio.to_thread(validated, "body", CalibrationRequest, body)
     if wanted.scored is not None:
         return _kept(call, model, camera, wanted.scored, promise), "frames scored lately"

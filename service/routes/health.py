@@ -15,6 +15,7 @@ from service.state import Service
 router = APIRouter(tags=["operations"])
 
 
+@router.head("/healthz", summary="Is the process alive?")
 @router.get("/healthz", summary="Is the process alive?")
 async def healthz(request: Request) -> Response:
     """Answer 200 as long as the event loop turns."""
@@ -23,6 +24,7 @@ async def healthz(request: Request) -> Response:
     return JsonReply({"status": "ok"})
 
 
+@router.head("/readyz", summary="Is every model verified?", responses={503: {"description": "Not every one"}})
 @router.get("/readyz", summary="Is every model verified?", responses=replies(ReadyReply, {503: {"model": ReadyReply}}))
 async def readyz(request: Request) -> Response:
     """Answer 200 once every model has passed its golden input, and name the device in use."""

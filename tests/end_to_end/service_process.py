@@ -58,9 +58,9 @@ class Served:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
         return int(next(line for line in status.splitlines() if line.startswith(what)).split()[1]) / 1024
 
-    def stop(self) -> list[dict[str, Any]]:
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> list[dict[str, Any]]:
         """End it politely; return its log."""
-        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(number)
         self.process.wait(PATIENCE_S)
         self.reader.join()
         return [json.loads(line) for line in self.log]

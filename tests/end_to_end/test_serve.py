@@ -1,6 +1,7 @@
 """`python -m service` as an operator runs it: a process, a port, signals, exit codes."""
 
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -68,7 +69,8 @@ def test_the_log_follows_a_frame_that_takes_many_tiles(models: Path) -> None:
     assert done["seconds"] >= 0
 
 
-def test_sigterm_finishes_what_was_accepted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_finishes_what_was_accepted(tmp_path: Path, number: signal.Signals) -> None:
     write_slow(tmp_path / "slow", work=800)
     with served(tmp_path, workers=1) as service, ThreadPoolExecutor(2) as pool:
         url = f"{service.client.base_url}/v1/score?model=slow"
@@ -76,7 +78,7 @@ def test_sigterm_finishes_what_was_accepted(tmp_path: Path) -> None:
         give_up = time.monotonic() + 10
         while "clearwatch_accepted_requests 2.0" not in service.client.get("/metrics").text:
             assert time.monotonic() < give_up
-        service.stop()
+        service.stop(number)
         assert [future.result().status_code for future in asked] == [200] * 2
         assert service.process.returncode == 0
 

@@ -5,6 +5,7 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from runtime.calibrations import Calibrations, read_calibration
 from runtime.conformal import FalseAlarms, NormalScores, calibrate
 from runtime.errors import CalibrationInvalid, CalibrationNotFound, CalibrationNotSaved, CalibrationStale
-from runtime.manifest import Calibration, Manifest, read_manifest
+from runtime.manifest import Calibration, CameraCalibration, Manifest, read_manifest
 from tests.model_folders import write_scorer
 
 
@@ -98,6 +99,39 @@ def test_a_damaged_file_is_refused_with_the_cure(
     assert not isinstance(good, CalibrationInvalid)
     assert store.delete("scorer", "door", 2) == 1
     assert store.find(manifest, "door").version == 1
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_one(
+    store: Calibrations, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for camera in ("door", "gate"):
+        store.add(manifest, camera, made())
+    locked = tmp_path / "calibrations" / "scorer" / "door"
+    scandir, listdir = os.scandir, os.listdir
+
+    def as_for_others(list_it: Any) -> Any:  # noqa: ANN401
+        def listed(path: Any) -> Any:  # noqa: ANN401 - a user without rights; the tests may run as root
+            if Path(path) == locked:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            return list_it(path)
+
+        return listed
+
+    monkeypatch.setattr(os, "scandir", as_for_others(scandir))
+    monkeypatch.setattr(os, "listdir", as_for_others(listdir))
+    words = r"calibrations/scorer/door: cannot be read \(Permission denied\); let the service read it"
+    with pytest.raises(CalibrationInvalid, match=words):
+        store.find(manifest, "door")
+    assert store.find(manifest, "gate").version == 1
+    assert [type(each) for each in store.all("scorer")] == [CalibrationInvalid, CameraCalibration]
+    for attempt in (lambda: store.add(manifest, "door", made()), lambda: store.delete("scorer", "door")):
+        with pytest.raises(CalibrationInvalid, match=words):
+            attempt()
+    locked = locked.parent
+    store.refresh()
+    for camera in ("door", "gate", "anywhere"):
+        with pytest.raises(CalibrationInvalid, match="calibrations/scorer: cannot be read"):
+            store.find(manifest, camera)
 
 
 def test_a_file_from_elsewhere_is_refused(store: Calibrations, manifest: Manifest, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from runtime.headers import UPRIGHT, exif_orientation, webp_is_lossless, webp_size
+from runtime.headers import UPRIGHT, JpegFrame, exif_orientation, jpeg_frame, webp_is_lossless, webp_size
 
 ORIENTATION, MAKER = 0x0112, 0x010F
 SHORT, LONG = 3, 4
@@ -84,3 +84,21 @@ def test_any_bytes_have_a_size(kind: bytes, rest: bytes) -> None:
     width, height = webp_size(b"RIFF\0\0\0\0WEBP" + kind + rest)
     assert 0 <= width <= 2**24
     assert 0 <= height <= 2**24
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, 2 + len(content)) + content
+
+
+@pytest.mark.parametrize(
+    "bare", [b"", b"\xff", b"\xff\x00", b"\xff\x01", *(bytes([0xFF, n]) for n in range(0xD0, 0xDA))]
+)
+def test_after_a_bare_marker_no_frame_is_believed(bare: bytes) -> None:
+    """What follows a bare marker is no length: it would lead into a comment, to a frame that no decoder sees."""
+    frame = segment(0xC0, struct.pack(">BHHB", 8, 48, 64, 1) + b"\x01\x11\0")
+    fake = segment(0xC0, struct.pack(">BHHB", 8, 16, 16, 1) + b"\x01\x11\0")
+    data = bytearray(b"\xff\xd8" + bare + segment(0xFE, bytes(65_500)) + segment(0xFE, bytes(100)) + frame + bytes(10))
+    if bare:
+        led_to = 4 + int.from_bytes(data[4:6], "big")
+        data[led_to : led_to + len(fake)] = fake
+    assert jpeg_frame(bytes(data)) == (None if bare else JpegFrame(48, 64, 1, plain=True))

@@ -40,6 +40,7 @@ from runtime.images import (
 ORIENTATION = 0x0112
 END_OF_FILE = 20  # bytes that hold no pixels: the checksums of PNG and its last chunk
 GREY, GREY_ALPHA, RGB, RGBA = 0, 4, 2, 6  # colour types of PNG
+CRASHERS = sorted((Path(__file__).parent / "crashers").iterdir())
 
 
 def random_pixels(*shape: int, seed: int = 0) -> Pixels:
@@ -671,3 +672,16 @@ def test_the_size_is_that_of_the_upright_picture() -> None:
     assert (fitted.height, fitted.width) == (800, 400)
     whole = resize(decode(buffer.getvalue()).pixels, 80, 40)
     assert np.abs(whole.astype(int) - fitted.pixels).max() <= 3
+
+
+@pytest.mark.parametrize("fit", [None, Size(4, 6)], ids=str)
+@pytest.mark.parametrize("path", CRASHERS, ids=lambda path: str(path.name))
+def test_what_once_got_through(path: Path, fit: Size | None) -> None:
+    limits = Limits(max_bytes=2**20, max_pixels=1024)
+    try:
+        picture = decode(path.read_bytes(), limits=limits, fit=fit)
+    except ImageError:
+        return
+    height, width, _ = picture.pixels.shape  # not what the header says: it may lie
+    assert (height, width) == (fit or (picture.height, picture.width))
+    assert height * width <= limits.max_pixels

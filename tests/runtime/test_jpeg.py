@@ -73,6 +73,12 @@ def test_damage_is_left_to_others() -> None:
     assert cut.decode(3, None) is None
 
 
+@pytest.mark.parametrize("said", [(1, 1), (20, 20), (63, 64), (64, 65), (128, 128)])
+def test_no_more_is_decoded_than_the_header_was_understood_to_say(said: tuple[int, int]) -> None:
+    found = PlainJpeg(jpeg(photograph(64, 64, 3)), *said, grey=False).decode(3, None)
+    assert found is None or found.shape == (*said, 3)
+
+
 def test_threads_see_what_one_thread_sees() -> None:
     files = [jpeg(photograph(50 + n, 60, 3)) for n in range(20)]
 

@@ -106,6 +106,14 @@ def test_the_log_names_the_caller_and_no_secret(
     assert "secret" not in str(vars(line))
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health_is_told_without_a_body_too(client: httpx.Client, path: str) -> None:
+    reply, full = client.head(path), client.get(path)
+    assert (reply.status_code, reply.content) == (200, b"")
+    assert reply.headers["content-length"] == full.headers["content-length"]
+    assert client.head("/v1/models").status_code == 405
+
+
 @pytest.mark.parametrize("path", ["/v1/models", "/healthz", "/nowhere", "/docs"])
 def test_browsers_are_told_to_be_careful(client: httpx.Client, path: str) -> None:
     headers = client.get(path).headers
@@ -219,7 +227,7 @@ def test_waiting_past_the_deadline_is_504(serve: Serve, models: Path, jpeg: byte
 
 @pytest.mark.parametrize(
     ("path", "methods"),
-    [("/v1/cameras/x", "DELETE, GET"), ("/v1/score", "POST"), ("/healthz", "GET"), ("/v1/models", "GET")],
+    [("/v1/cameras/x", "DELETE, GET"), ("/v1/score", "POST"), ("/healthz", "GET, HEAD"), ("/v1/models", "GET")],
 )
 def test_a_method_that_a_path_has_not_is_405_with_those_it_has(client: httpx.Client, path: str, methods: str) -> None:
     reply = client.put(path)

@@ -1,6 +1,7 @@
 """Clients that are slow, silent, endless or too many, against the server as it is run: others notice nothing."""
 
 import contextlib
+import re
 import select
 import socket
 import threading
@@ -136,6 +137,43 @@ def test_slow_bodies_do_not_keep_others_out(listening: Callable[..., Address], j
         while score(address, jpeg) != 200:  # the slow ones are told so after a moment
             assert time.monotonic() < give_up
         assert sum(b" 503 " in connection.recv(100) for connection in slow[4:]) >= 8
+
+
+WISH = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n"
+
+
+@pytest.mark.parametrize("pause_s", [0, 0.1])
+def test_a_body_is_never_the_next_request(listening: Callable[..., Address], jpeg: bytes, pause_s: float) -> None:
+    hidden = b"GET /v1/models/hidden HTTP/1.1\r\nHost: x\r\n\r\n"
+    last = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    head = HEAD[:-2] + WISH
+    with socket.create_connection(listening()) as connection:
+        for piece in (head % len(hidden), hidden, head % len(jpeg), jpeg, last):
+            connection.sendall(piece)
+            time.sleep(pause_s)
+        replies = until_closed(connection)
+    assert re.findall(rb"HTTP/1.1 (\d+)", replies) == [b"415", b"200", b"200"]
+    assert b"hidden" not in replies
+
+
+def test_chunks_and_many_wishes_in_one_piece(listening: Callable[..., Address], jpeg: bytes) -> None:
+    chunked = HEAD.replace(b"Content-Length: %d\r\n\r\n", b"Transfer-Encoding: chunked\r\n") + WISH
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(jpeg), jpeg)
+    with socket.create_connection(listening()) as connection:
+        connection.sendall((GET[:-2] + WISH) * 50 + chunked + body + HEAD[:-2] % 0 + b"Connection: close\r\n\r\n")
+        replies = until_closed(connection)
+    assert (replies.count(SERVED), replies.count(b"HTTP/1.1 400")) == (51, 1)
+
+
+def test_what_follows_connect_is_no_request(listening: Callable[..., Address]) -> None:
+    for target in (b"example.org:443", b"/healthz"):
+        with socket.create_connection(listening()) as connection:
+            connection.sendall(
+                b"CONNECT %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (target, len(GET)) + GET
+            )
+            replies = until_closed(connection)
+        assert replies.startswith(b"HTTP/1.1 4")
+        assert replies.count(b"HTTP/1.1 ") == 1
 
 
 def test_the_limit_of_open_files_bounds_the_connections(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,21 @@
 """The log: one JSON object a line, with the id of its request, in order, soon, and none lost at the end."""
 
+import io
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from python_multipart.exceptions import FormParserError
 
+from runtime.images import decode
 from service import log
 from service.log import logging_to_stderr
+from service.multipart import FormReader
 from tests.waiting import until
 
 logger = logging.getLogger("tests.log")
@@ -21,8 +28,11 @@ def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(logging, name, getattr(logging, name))
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
+    levels = {name: logging.getLogger(name).level for name in log.LEAST}
     yield
     root.handlers, root.level = before, level
+    for name, least in levels.items():
+        logging.getLogger(name).setLevel(least)
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -75,3 +85,16 @@ def test_a_failure_comes_with_where_it_was(capfd: pytest.CaptureFixture[str]) ->
     (line,) = lines(capfd.readouterr().err)
     assert "an odd one" in line["exc_info"]
     assert "test_log.py" in line["exc_info"]
+
+
+def test_libraries_do_not_repeat_what_was_sent(capfd: pytest.CaptureFixture[str]) -> None:
+    with logging_to_stderr("debug"):
+        with suppress(FormParserError):
+            FormReader(b"x", 1, 100).write(b"--x\r\nhunter\x01")
+        notes = PngInfo()
+        notes.add(b"hunT", b"hunter2")
+        buffer = io.BytesIO()
+        Image.new("L", (2, 2)).save(buffer, "PNG", pnginfo=notes)
+        decode(buffer.getvalue())
+        logger.info("after")
+    assert [line["message"] for line in lines(capfd.readouterr().err)] == ["after"]

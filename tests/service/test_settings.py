@@ -65,6 +65,22 @@ def test_a_token_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert settings.bearer_token() == "from a file"
 
 
+def test_spaces_around_a_token_are_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load(monkeypatch, TOKEN=" long enough\t")  # noqa: S106
+    assert settings.bearer_token() == "long enough"
+    assert settings.keyring().find(b"long enough") is not None
+    with pytest.raises(SettingsError, match="at least 8"):
+        load(monkeypatch, TOKEN=" seven77 ")  # noqa: S106
+
+
+@pytest.mark.parametrize("content", [b"CLEARWATCH_TOKEN=gr\xfc\xdfe und mehr\n", b"\xff\xfeC\0L\0"])
+def test_an_env_file_that_is_no_text_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / ".env").write_bytes(content)
+    with pytest.raises(SettingsError, match=r"\.env cannot be read: .*utf-8") as refusal:
+        load_settings(tmp_path / ".env")
+    assert "\n" not in str(refusal.value)
+
+
 def test_an_env_file_stands_behind_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("CLEARWATCH_PORT=1\nCLEARWATCH_LOG_LEVEL=debug\nOTHER=x\n")
     monkeypatch.setenv("CLEARWATCH_PORT", "2")

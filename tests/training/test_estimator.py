@@ -61,8 +61,6 @@ def test_what_is_perfectly_flat_has_no_say_beside_noise(value: float) -> None:
     masked[:, :, 16:48, :32] = value
     with torch.no_grad():
         level = estimator(masked)
-        estimator.body[-1].bias[1] += 5  # louder, all of them, is no louder at all
-        assert torch.allclose(estimator(masked), level, atol=1e-5)
         masked[:, :, 28:36, :20] = 1 - 0.5 * value  # another flat colour, far from what is left
         assert torch.allclose(estimator(masked), level, atol=1e-5)
 

@@ -11,12 +11,12 @@ from benchmarks.denoising.denoiser import ShippedDenoiser
 from benchmarks.musts import Must, Side
 from runtime.images import Pixels
 from training.card import Row
-from training.evaluate import psnr
+from training.evaluate import psnr, ssim
 
 FIXED_LEVELS = (4.0, 6.0, 8.0, 10.0, 12.0, 15.0, 20.0)
 MUST_BLIND = 41.5  # dB
 
-PSNR, LEVEL = "PSNR (dB)", "mean level"
+PSNR, SSIM, LEVEL = "PSNR (dB)", "SSIM", "mean level"
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,16 @@ class Pair:
     noisy: Pixels
     clean: Pixels
 
+    def against(self, result: Pixels) -> tuple[float, float]:
+        """Return the PSNR and the SSIM of a result."""
+        return psnr(self.clean, result), ssim(self.clean, result)
+
 
 def real_noise(bench: Bench) -> list[Must]:
     """Report the blind results, and beside them the best that one level for all pairs could do."""
     photographs = bench.photographs("nam25/noisy"), bench.photographs("nam25/gt")
     pairs = [Pair(noisy, clean) for noisy, clean in zip(*photographs, strict=True)]
-    unchanged = float(np.mean([psnr(pair.clean, pair.noisy) for pair in pairs]))
-    rows: list[Row] = [{"": "noisy input", PSNR: unchanged, LEVEL: ""}]
+    rows: list[Row] = [{"": "noisy input", **_quality([pair.against(pair.noisy) for pair in pairs]), LEVEL: ""}]
     blind = {denoiser.name: _blind(bench, denoiser, pairs) for denoiser in bench.denoisers}
     for denoiser in bench.denoisers:
         rows += [blind[denoiser.name], _best_fixed(bench, denoiser, pairs)]
@@ -42,22 +45,29 @@ def real_noise(bench: Bench) -> list[Must]:
     return [Must("Nam25, blind, PSNR (dB)", Side.AT_LEAST, MUST_BLIND, found)]
 
 
-def _blind(bench: Bench, denoiser: ShippedDenoiser, pairs: Sequence[Pair]) -> Row:
-    def compare(pair: Pair) -> tuple[float, float]:
-        level = denoiser.estimate(pair.noisy)
-        return psnr(pair.clean, denoiser.given(pair.noisy, level)), level
+def _quality(found: Sequence[tuple[float, float]]) -> dict[str, float]:
+    means = np.mean(found, axis=0)
+    return {PSNR: float(means[0]), SSIM: float(means[1])}
 
-    quality, level = np.mean(bench.each(f"Nam25, {denoiser.name}, blind", compare, pairs), axis=0)
-    return {"": f"{denoiser.name}, blind", PSNR: float(quality), LEVEL: float(level)}
+
+def _blind(bench: Bench, denoiser: ShippedDenoiser, pairs: Sequence[Pair]) -> Row:
+    levels = [denoiser.estimate(pair.noisy) for pair in pairs]
+
+    def compare(judged: tuple[Pair, float]) -> tuple[float, float]:
+        pair, level = judged
+        return pair.against(denoiser.given(pair.noisy, level))
+
+    found = bench.each(f"Nam25, {denoiser.name}, blind", compare, list(zip(pairs, levels, strict=True)))
+    return {"": f"{denoiser.name}, blind", **_quality(found), LEVEL: float(np.mean(levels))}
 
 
 def _best_fixed(bench: Bench, denoiser: ShippedDenoiser, pairs: Sequence[Pair]) -> Row:
     """Find the level by the very images it is judged on: for information, no service knows it."""
 
-    def at(level: float) -> float:
+    def at(level: float) -> dict[str, float]:
         what = f"Nam25, {denoiser.name}, level {level:g}"
-        return float(np.mean(bench.each(what, lambda pair: psnr(pair.clean, denoiser.given(pair.noisy, level)), pairs)))
+        return _quality(bench.each(what, lambda pair: pair.against(denoiser.given(pair.noisy, level)), pairs))
 
     found = {level: at(level) for level in FIXED_LEVELS}
-    best = max(found, key=found.__getitem__)
-    return {"": f"{denoiser.name}, best of {len(found)} fixed levels", PSNR: found[best], LEVEL: best}
+    best = max(found, key=lambda level: found[level][PSNR])
+    return {"": f"{denoiser.name}, best of {len(found)} fixed levels", **found[best], LEVEL: best}

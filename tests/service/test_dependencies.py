@@ -1,9 +1,7 @@
 """Small requests made to cost much: the event loop goes on turning, memory and replies stay small."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -13,11 +11,10 @@ from runtime.devices import DeviceChoice
 from service.app import create_app
 from service.settings import Settings
 from tests.service.conftest import running
-from tests.waiting import until
 
 JSON = {"Content-Type": "application/json"}
 CALIBRATIONS = "/v1/models/scorer/calibrations?camera=a&false_alarm_rate=0.1"
-STALL_S = 1.5  # for a machine with other things to do; what is held off here takes many seconds
+MOST_S = 1.5  # of a processor, on a slow machine; what is held off here takes many seconds
 REPLY_BYTES = 10_000
 
 
@@ -53,39 +50,16 @@ def client(models: Path) -> Iterator[httpx.Client]:
         yield client
 
 
-@contextmanager
-def stalls(client: httpx.Client) -> Iterator[list[float]]:
-    """Ask for a sign of life again and again; tell how long each took."""
-    found: list[float] = []
-    done = threading.Event()
-
-    def ask() -> None:
-        with httpx.Client(base_url=client.base_url, timeout=60) as other:
-            while not done.is_set():
-                began = time.monotonic()
-                assert other.get("/healthz").status_code == 200
-                found.append(time.monotonic() - began)
-                done.wait(0.01)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    until(lambda: len(found) > 1)
-    try:
-        yield found
-    finally:
-        done.set()
-        asking.join()
-
-
 @pytest.mark.parametrize("name", COSTLY)
 def test_a_costly_body_keeps_nobody_waiting(client: httpx.Client, name: str) -> None:
     path, make, status = COSTLY[name]
     body = make()
-    with stalls(client) as waits:
-        reply = client.post(path, content=body, headers=JSON)
+    before = time.process_time()  # of the server and the client; the clock would also count what other programs take
+    reply = client.post(path, content=body, headers=JSON)
+    spent_s = time.process_time() - before
     assert reply.status_code == status, reply.text[:1000]
     assert len(reply.content) < REPLY_BYTES
-    assert max(waits) < STALL_S
+    assert spent_s < MOST_S
 
 
 @pytest.mark.parametrize("count", [100, 900, 11_000])

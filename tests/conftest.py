@@ -1,6 +1,7 @@
 """What every test shares: where the data sets are, which tests this machine can run, and a clean environment."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from runtime.devices import Device, DeviceChoice, select_device
 hypothesis.settings.register_profile("tests", deadline=None, max_examples=50, derandomize=True, database=None)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000, print_blob=True)
 hypothesis.settings.load_profile("tests")
+
+# What a shell ignores for a job in the background, the processes that tests start and end would ignore too.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -11,9 +11,7 @@ from benchmarks.lecture.page import Section
 
 
 def test_every_kind_is_measured_at_every_width(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        part, "QUICK", Plan((2, 5), 2, (3,), 2, epochs=2, pretrain_epochs=1, optimiser={"batch_size": 20})
-    )
+    monkeypatch.setattr(part, "QUICK", Plan((2, 5), 2, (3,), 2, epochs=2, pretrain_epochs=1))
     monkeypatch.setattr(part, "DEEP", part.DEEP | {"hidden_sizes": [16, 12, 8]})
     section = Section("Bottleneck", course.folder / "bottleneck", "tiny")
     bottleneck(course, section)

@@ -42,9 +42,7 @@ def test_every_kind_is_held_to_a_real_denoiser(course: Course, tmp_path: Path, m
     write_denoiser(tmp_path / "models" / denoising.DENOISER)
     monkeypatch.setattr(shipped, "MODELS", tmp_path / "models")
     monkeypatch.setattr(denoising, "QUICK", denoising.Plan((0, 0.5), 4, 100, 3))
-    monkeypatch.setattr(
-        bottleneck, "QUICK", bottleneck.Plan((2, 5), 2, (3,), 2, epochs=1, pretrain_epochs=0, optimiser={})
-    )
+    monkeypatch.setattr(bottleneck, "QUICK", bottleneck.Plan((2, 5), 2, (3,), 2, epochs=1, pretrain_epochs=0))
     monkeypatch.setattr(contractive, "QUICK", contractive.Plan((0.5,), 4, (4,), 6, 100))
     small = {"widths": [2, 4], "codes": 4, "code_dim": 2, "prior_width": 4, "prior_layers": 2}
     monkeypatch.setattr(neighbours, "QUICK", neighbours.Plan(3, 3, (1,), (2, 4), small, 30))

@@ -72,9 +72,7 @@ def labelled(data: Path) -> Path:
 
 @pytest.mark.usefixtures("labelled")
 def test_the_part_scores_footage_and_draws_digits(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        bottleneck, "QUICK", bottleneck.Plan((2, 5), 2, (3,), 2, epochs=1, pretrain_epochs=0, optimiser={})
-    )
+    monkeypatch.setattr(bottleneck, "QUICK", bottleneck.Plan((2, 5), 2, (3,), 2, epochs=1, pretrain_epochs=0))
     plan = variational.Plan(1, 3, 1, (20, 20), 2, 1, 100, 0.001, None, 20, 10, (1,), 1)
     monkeypatch.setattr(variational, "QUICK", plan)
     monkeypatch.setattr(part, "QUICK_DRAWS", 30)
